@@ -1,0 +1,16 @@
+"""Sizes that all backends share; partial sums, and with them the bits of every loss, depend on them."""
+
+BLOCK = 4096  # elements per partial sum
+CHUNK = 1024  # elements worked on at a time: inputs and results of a chunk fit into L1
+LANES = 64  # accumulators of a sum
+NARROW = 32  # up to this many classes, rows are worked on side by side
+
+
+def block_rows(classes: int) -> int:
+    """Rows per partial sum of the row-wise losses."""
+    return max(1, BLOCK // classes)
+
+
+def blocks_of(n: int, size: int = BLOCK) -> int:
+    """Number of partial sums of ``n`` entries."""
+    return -(-n // size)

@@ -1,0 +1,300 @@
+"""Writes the elementwise kernels of both backends from ``formulas.py`` and ``primitives.py``.
+
+``python -m fastloss._codegen`` rewrites the generated files, ``--check`` only says whether they are
+current. A generated file names the hash of everything it was made from, and a test compares.
+
+Why text is generated: a literal such as ``0.5`` is a double to Cython and to Numba, so a shared
+float32 formula would quietly compute in double; the generator gives every literal the type of its
+function. The compilers remove what a loop does not store, so each formula is written three times,
+storing the loss, loss and gradient, or gradient and Hessian.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastloss import formulas, primitives, registry
+
+HERE = Path(__file__).parent
+# What a loop stores, in the order of the kernels' mode argument.
+MODES = {"loss": ("loss",), "loss_grad": ("loss", "grad"), "grad_hess": ("grad", "hess")}
+SUFFIXES = ("f32", "f64")
+_OPERATORS = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.LShift: "<<", ast.RShift: ">>", ast.BitOr: "|",
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip
+_CONSTANTS = {k: v for k, v in vars(primitives).items() if k.isupper()}
+_PRIMITIVES = [name for name, f in vars(primitives).items() if inspect.isfunction(f)]
+
+
+class Writer:
+    """Writes one function's statements for a backend in a float type."""
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+        self.integers: set[str] = set()
+
+    def literal(self, value: float) -> str:
+        raise NotImplementedError
+
+    def integer(self, text: str) -> str:
+        raise NotImplementedError
+
+    def is_integer(self, node: ast.expr) -> bool:
+        """Whether an expression is of the unsigned integer type: it is made of bits()."""
+        if isinstance(node, ast.Name):
+            return node.id in self.integers
+        if isinstance(node, ast.Call):
+            return isinstance(node.func, ast.Name) and node.func.id == "bits"
+        return isinstance(node, ast.BinOp) and (self.is_integer(node.left) or self.is_integer(node.right))
+
+    def call(self, name: str) -> str:
+        """The backend's name of a function, in the float type at hand."""
+        typed = f"{name}_{self.suffix}"
+        if name in _PRIMITIVES or typed in _PRIMITIVES:
+            return name if name in _PRIMITIVES else typed
+        if name in ("fma", "abs", "bits", "from_bits"):
+            return typed
+        raise SyntaxError(f"no primitive called {name}")
+
+    def expression(self, node: ast.expr) -> str:
+        match node:
+            case ast.Constant(value=float(v)):
+                return self.literal(v)
+            case ast.Constant(value=int(v)):
+                return self.integer(hex(v))
+            case ast.Name(id=name):
+                return self.literal(_CONSTANTS[name]) if name in _CONSTANTS else name
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return f"(-{self.expression(operand)})"
+            case ast.BinOp(left=left, op=op, right=right):
+                text = f"({self.expression(left)} {_OPERATORS[type(op)]} {self.expression(right)})"
+                return self.integer(text) if self.is_integer(node) else text
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return f"{self.expression(left)} {_OPERATORS[type(op)]} {self.expression(right)}"
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                return f"({self.expression(body)} if {self.expression(test)} else {self.expression(orelse)})"
+            case ast.Call(func=ast.Name(id=name), args=args):
+                return f"{self.call(name)}({', '.join(map(self.expression, args))})"
+        raise SyntaxError(f"not in the language of formulas: {ast.unparse(node)}")
+
+    def statements(self, body: list[ast.stmt]) -> Iterator[str]:
+        for node in body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    yield f"{name} = {self.expression(value)}"
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    self.integers.add(name)
+                    yield f"{name} = {self.expression(value)}"
+                case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Tuple):
+                    yield f"return {self.expression(value)}"
+                case ast.Expr(value=ast.Constant()) | ast.Return():
+                    pass  # a docstring, or the triple that every formula ends with
+                case _:
+                    raise SyntaxError(f"not in the language of formulas: {ast.unparse(node)}")
+
+
+class CythonWriter(Writer):
+    real = property(lambda self: {"f32": "float", "f64": "double"}[self.suffix])
+    unsigned = property(lambda self: {"f32": "uint32_t", "f64": "uint64_t"}[self.suffix])
+
+    def literal(self, value: float) -> str:
+        return f"<{self.real}>{value!r}"
+
+    def integer(self, text: str) -> str:
+        return f"<{self.unsigned}>{text}"
+
+    def declarations(self, body: list[ast.stmt], indent: str, known: list[str]) -> list[str]:
+        names = dict.fromkeys(
+            n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        )
+        reals = [n for n in names if n not in self.integers and n not in known]
+        lines = [f"{indent}cdef {self.real} {', '.join(reals)}"] if reals else []
+        if self.integers:
+            lines.append(f"{indent}cdef {self.unsigned} {', '.join(sorted(self.integers))}")
+        return lines
+
+
+class NumbaWriter(Writer):
+    def literal(self, value: float) -> str:
+        return f"{self.suffix}({value!r})"
+
+    def integer(self, text: str) -> str:
+        return f"{self.suffix.replace('f', 'u')}({text})"
+
+    def call(self, name: str) -> str:
+        # fma, bits and from_bits are intrinsics that know the type of what they are given.
+        return name if name in ("fma", "abs", "bits", "from_bits") else super().call(name)
+
+
+def _function(f) -> ast.FunctionDef:
+    node = ast.parse(inspect.getsource(f)).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    return node
+
+
+def _primitives(writer_type: type[Writer]) -> Iterator[str]:
+    for name in _PRIMITIVES:
+        node = _function(getattr(primitives, name))
+        writer = writer_type(name[-3:])
+        arguments = [a.arg for a in node.args.args]
+        lines = list(writer.statements(node.body))
+        doc = ast.get_docstring(node)
+        if isinstance(writer, CythonWriter):
+            signature = ", ".join(f"{writer.real} {a}" for a in arguments)
+            yield f"cdef inline {writer.real} {name}({signature}) noexcept nogil:\n"
+            yield "\n".join(writer.declarations(node.body, "    ", arguments)) + "\n"
+        else:
+            yield f"@inline\ndef {name}({', '.join(arguments)}):\n"
+        yield f"    # {doc}\n" + "".join(f"    {line}\n" for line in lines) + "\n\n"
+
+
+def _outputs(node: ast.FunctionDef) -> dict[str, ast.expr]:
+    last = node.body[-1]
+    if not (isinstance(last, ast.Return) and isinstance(last.value, ast.Tuple) and len(last.value.elts) == 3):
+        raise SyntaxError(f"{node.name} must end with: return loss, grad, hess")
+    return dict(zip(("loss", "grad", "hess"), last.value.elts, strict=True))
+
+
+_STORES = {"loss": "losses[i] = {}", "grad": "grads[i] = {} * scale", "hess": "hessians[i] = {} * scale"}
+
+
+def _loop(writer: Writer, name: str, mode: str) -> str:
+    node = _function(registry.FORMULAS[name])
+    x, y, *params = [a.arg for a in node.args.args]
+    outputs = _outputs(node)
+    body = list(writer.statements(node.body))
+    # All results are computed before the first store: possible aliasing would evaluate exp twice.
+    results = [f"{o}_ = {writer.expression(outputs[o])}" for o in MODES[mode]]
+    stores = [_STORES[o].format(f"{o}_") for o in MODES[mode]]
+    inner = [f"{x} = xs[i]", f"{y} = ys[i]", *body, *results, *stores]
+    if isinstance(writer, CythonWriter):
+        real = writer.real
+        head = [
+            f"cdef void {name}_{mode}_{writer.suffix}(",
+            f"    const {real}* xs, const {real}* ys, const double* params, {real} scale,",
+            f"    {real}* losses, {real}* grads, {real}* hessians, Py_ssize_t n,",
+            ") noexcept nogil:",
+            "    cdef Py_ssize_t i",
+            *writer.declarations(node.body, "    ", [x, y, *params]),
+            f"    cdef {real} {', '.join([x, y, *params, *(f'{o}_' for o in MODES[mode])])}",
+            *(f"    {p} = <{real}>params[{k}]" for k, p in enumerate(params)),
+            "    for i in range(n):",
+        ]
+    else:
+        head = [
+            "@inline",
+            f"def {name}_{mode}_{writer.suffix}(xs, ys, params, scale, losses, grads, hessians):",
+            *(f"    {p} = {writer.suffix}(params[{k}])" for k, p in enumerate(params)),
+            "    for i in range(xs.size):",
+        ]
+    return "\n".join([*head, *(f"        {line}" for line in inner)]) + "\n\n\n"
+
+
+_NUMBA_KERNEL = '''@kernel
+def {name}_{suffix}(x, y, params, weight, mask, scale, losses, grads, hessians, partials, work, first, last):
+    bad = False
+    for block in range(first, last):
+        lanes = new_lanes({suffix}(0.0))
+        for start, stop in chunks(block, x.size):
+            xs, ys, ls, gs, hs = open_chunk(x, y, losses, grads, hessians, work, start, stop)
+{check}            if hessians.size > 0:
+                {name}_grad_hess_{suffix}(xs, ys, params, scale, ls, gs, hs)
+            elif grads.size > 0:
+                {name}_loss_grad_{suffix}(xs, ys, params, scale, ls, gs, hs)
+            else:
+                {name}_loss_{suffix}(xs, ys, params, scale, ls, gs, hs)
+            close_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, lanes, start, stop)
+        partials[block] = total(lanes)
+    return bad
+'''
+
+
+def _numba_kernel(name: str, suffix: str) -> str:
+    check = "            bad |= check_target(ys, mask, x.size, start)\n" if registry.LOSSES[name].target == "unit" else ""
+    return _NUMBA_KERNEL.format(name=name, suffix=suffix, check=check)
+
+
+def _stamp() -> str:
+    """Hash of everything the generated files are made from."""
+    digest = hashlib.sha256()
+    for module in ("_codegen.py", "formulas.py", "primitives.py"):
+        digest.update((HERE / module).read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
+
+
+def _header(what: str) -> str:
+    return f"# {what} Generated by fastloss/_codegen.py, do not edit. Sources: {_stamp()}\n\n"
+
+
+def cython_primitives() -> str:
+    return _header("Scalar functions.") + "".join(_primitives(CythonWriter)).rstrip() + "\n"
+
+
+def cython_elementwise() -> str:
+    names = list(registry.FORMULAS)
+    loops = [_loop(CythonWriter(s), n, m) for n in names for s in SUFFIXES for m in MODES]
+    table = [
+        f"    _loops[{i}][{j}][{k}] = <void*>{n}_{m}_{s}"
+        for i, n in enumerate(names)
+        for j, s in enumerate(SUFFIXES)
+        for k, m in enumerate(MODES)
+    ]
+    tail = [
+        f"cdef void* _loops[{len(names)}][{len(SUFFIXES)}][{len(MODES)}]",
+        "",
+        "",
+        "cdef void _fill_loops() noexcept:",
+        *table,
+        "",
+        "",
+        "_fill_loops()",
+    ]
+    return _header("Elementwise losses.") + "".join(loops) + "\n".join(tail) + "\n"
+
+
+def numba_primitives() -> str:
+    imports = "from fastloss._numba._jit import bits, f32, f64, fma, from_bits, inline, u32, u64\n\n\n"
+    return _header("Scalar functions.") + imports + "".join(_primitives(NumbaWriter)).rstrip() + "\n"
+
+
+def numba_elementwise() -> str:
+    imports = (
+        "from fastloss._numba._jit import f32, f64, fma, inline, kernel\n"
+        "from fastloss._numba.blocks import check_target, chunks, close_chunk, new_lanes, open_chunk, total\n"
+        f"from fastloss._numba.primitives_generated import {', '.join(sorted(_PRIMITIVES))}\n\n\n"
+    )
+    names = list(registry.FORMULAS)
+    loops = [_loop(NumbaWriter(s), n, m) for n in names for s in SUFFIXES for m in MODES]
+    kernels = [_numba_kernel(n, s) for n in names for s in SUFFIXES]
+    return _header("Elementwise losses.") + imports + "".join(loops) + "\n\n".join(kernels)
+
+
+FILES = {
+    "_numba/primitives_generated.py": numba_primitives,
+    "_numba/elementwise_generated.py": numba_elementwise,
+    "_cython/primitives_generated.pxi": cython_primitives,
+    "_cython/elementwise_generated.pxi": cython_elementwise,
+}
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for name, write in FILES.items():
+        path, text = HERE / name, write()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in arguments:
+                path.write_text(text, encoding="utf-8", newline="\n")
+    if stale:
+        print("stale:" if "--check" in arguments else "written:", ", ".join(stale))
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""The backend "cython": kernels compiled ahead of time, one module per CPU level, the best one chosen here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fastloss._blocks import blocks_of
+from fastloss._threads import split
+from fastloss.registry import LOSSES
+
+name = "cython"
+GRAIN = 16384  # elements that are worth a thread of their own
+LEVELS = {1: "v1", 3: "v3", 4: "v4"}
+TD_LOSSES = {"huber": "huber_loss", "mse": "mse_loss", "smooth_l1": "smooth_l1_loss"}
+
+
+def _level() -> str:
+    """CPU level to use: what FASTLOSS_CPU says, else the best that the CPU has and that pays."""
+    from fastloss._cython import cpu
+
+    best = cpu.level()
+    forced = os.environ.get("FASTLOSS_CPU", "")
+    if forced:
+        if forced not in LEVELS.values():
+            raise ImportError(f"FASTLOSS_CPU must be one of {', '.join(LEVELS.values())}, got {forced!r}")
+        if int(forced[1:]) > best:
+            raise ImportError(f"FASTLOSS_CPU={forced}, but this CPU only has level v{best}")
+        return forced
+    # v4 has not been measured to be faster than v3, and 512-bit code can lower the clock of a whole core.
+    return LEVELS[min(best, 3)]
+
+
+def _import():
+    try:
+        level = _level()
+        return level, importlib.import_module(f"fastloss._cython.kernels_{level}")
+    except ModuleNotFoundError as error:
+        note = Path(__file__).with_name("build_failed.txt")
+        if note.exists():
+            raise ImportError(f"the build failed: {note.read_text().strip()}") from error
+        raise ImportError("installed without a C compiler or with FASTLOSS_DISABLE_EXT=1") from error
+
+
+level, kernels = _import()
+SURVIVES_FORK = not kernels.OPENMP  # OpenMP's threads do not
+
+
+def describe() -> str:
+    """A line for show_config()."""
+    forced = " (FASTLOSS_CPU)" if os.environ.get("FASTLOSS_CPU") else ""
+    fma = "with fused multiply-add" if kernels.HAS_FMA else "without fused multiply-add"
+    threads = "OpenMP" if kernels.OPENMP else "Python threads"
+    return f"CPU level {level}{forced} {fma}, {threads}"
+
+
+def _run(kernel, arguments, partials, threads: int) -> bool:
+    if threads > 1 and not kernels.OPENMP:
+        return split(lambda first, last: kernel(*arguments, partials, first, last, 1), partials.size, threads)
+    return kernel(*arguments, partials, 0, partials.size, threads)
+
+
+def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
+    facts = LOSSES[loss]
+    arguments = (facts.index, x, y, params, weight, mask, scale, losses, grad, hess, facts.target == "unit")
+    return _run(kernels.elementwise, arguments, partials, threads)
+
+
+def cross_entropy(
+    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
+):
+    arguments = (x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad)
+    return _run(kernels.cross_entropy, arguments, partials, threads)
+
+
+def target_weight(target, classes, class_weight, ignore_index, weight, mask):
+    partials = np.empty(blocks_of(target.size))
+    bad = kernels.target_weight(target, classes, class_weight, ignore_index, weight, mask, partials)
+    return float(partials.sum()), bad
+
+
+def td_loss(
+    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, scale, losses, grad,
+    td_error, partials, threads,
+):  # fmt: skip
+    facts = LOSSES[TD_LOSSES[loss]]
+    params = (delta,) if facts.params else ()
+    arguments = (
+        q, actions, rewards, next_q, terminated, gamma, online, legal, facts.index, params, weight, mask, scale,
+        losses, grad, td_error,
+    )  # fmt: skip
+    return _run(kernels.td_loss, arguments, partials, threads)

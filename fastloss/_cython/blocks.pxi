@@ -1,0 +1,209 @@
+# What all kernels share: conversion of dtypes chunk by chunk, weights, masks, sums.
+
+ctypedef fused number:
+    float
+    double
+    int8_t
+    int16_t
+    int32_t
+    int64_t
+    uint8_t
+    uint16_t
+    uint32_t
+    uint64_t
+
+
+cdef inline void _cast(const number* source, real* target, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        target[i] = <real>source[i]
+
+
+cdef inline void _from_half(const uint16_t* source, real* target, Py_ssize_t n) noexcept nogil:
+    # Moving exponent and fraction into place and multiplying by 2^112 is exact, subnormals included.
+    cdef Py_ssize_t i
+    cdef uint32_t h, magnitude, k
+    cdef float v
+    for i in range(n):
+        h = source[i]
+        magnitude = (h & <uint32_t>0x7FFF) << 13
+        v = from_bits_f32(magnitude) * <float>5.192296858534828e33
+        k = bits_f32(v)
+        k = (k | <uint32_t>0x7F800000) if magnitude >= <uint32_t>0x0F800000 else k
+        target[i] = <real>from_bits_f32(k | ((h & <uint32_t>0x8000) << 16))
+
+
+cdef inline void _to_half(const real* source, uint16_t* target, Py_ssize_t n) noexcept nogil:
+    # Round to nearest even: by integer arithmetic where the result is normal, by adding 0.5 where it is not.
+    cdef Py_ssize_t i
+    cdef uint32_t k, sign, magnitude, normal, subnormal, h
+    for i in range(n):
+        k = bits_f32(<float>source[i])
+        sign = (k >> 16) & <uint32_t>0x8000
+        magnitude = k & <uint32_t>0x7FFFFFFF
+        normal = (magnitude + <uint32_t>0xC8000FFF + ((magnitude >> 13) & <uint32_t>1)) >> 13
+        subnormal = bits_f32(from_bits_f32(magnitude) + <float>0.5) - <uint32_t>0x3F000000
+        h = subnormal if magnitude < <uint32_t>0x38800000 else normal
+        h = <uint32_t>0x7C00 if magnitude >= <uint32_t>0x477FF000 else h
+        h = <uint32_t>0x7E00 if magnitude > <uint32_t>0x7F800000 else h
+        target[i] = <uint16_t>(h | sign)
+
+
+cdef inline void _from_bfloat(const uint16_t* source, real* target, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        target[i] = <real>from_bits_f32(<uint32_t>source[i] << 16)
+
+
+cdef inline void _to_bfloat(const real* source, uint16_t* target, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef uint32_t k, rounded
+    for i in range(n):
+        k = bits_f32(<float>source[i])
+        rounded = (k + <uint32_t>0x7FFF + ((k >> 16) & <uint32_t>1)) >> 16
+        rounded = ((k >> 16) | <uint32_t>0x40) if (k & <uint32_t>0x7FFFFFFF) > <uint32_t>0x7F800000 else rounded
+        target[i] = <uint16_t>rounded
+
+
+cdef void load(Code code, const void* source, Py_ssize_t start, real* target, Py_ssize_t n) noexcept nogil:
+    # Elements start to start + n of an array of any dtype, in the type that kernels compute in.
+    if code == F32:
+        _cast(<const float*>source + start, target, n)
+    elif code == F64:
+        _cast(<const double*>source + start, target, n)
+    elif code == F16:
+        _from_half(<const uint16_t*>source + start, target, n)
+    elif code == BF16:
+        _from_bfloat(<const uint16_t*>source + start, target, n)
+    elif code == I8:
+        _cast(<const int8_t*>source + start, target, n)
+    elif code == I16:
+        _cast(<const int16_t*>source + start, target, n)
+    elif code == I32:
+        _cast(<const int32_t*>source + start, target, n)
+    elif code == I64:
+        _cast(<const int64_t*>source + start, target, n)
+    elif code == U8:
+        _cast(<const uint8_t*>source + start, target, n)
+    elif code == U16:
+        _cast(<const uint16_t*>source + start, target, n)
+    elif code == U32:
+        _cast(<const uint32_t*>source + start, target, n)
+    else:
+        _cast(<const uint64_t*>source + start, target, n)
+
+
+cdef void store(Code code, const real* source, void* target, Py_ssize_t start, Py_ssize_t n) noexcept nogil:
+    # The way back; integers are never written.
+    if code == F32:
+        _cast(source, <float*>target + start, n)
+    elif code == F64:
+        _cast(source, <double*>target + start, n)
+    elif code == F16:
+        _to_half(source, <uint16_t*>target + start, n)
+    else:
+        _to_bfloat(source, <uint16_t*>target + start, n)
+
+
+cdef int64_t load_index(Code code, const void* source, Py_ssize_t i) noexcept nogil:
+    # One class or action; an unsigned value beyond int64 stays out of range.
+    cdef uint64_t u
+    if code == I64:
+        return (<const int64_t*>source)[i]
+    if code == I32:
+        return (<const int32_t*>source)[i]
+    if code == U8:
+        return (<const uint8_t*>source)[i]
+    if code == I8:
+        return (<const int8_t*>source)[i]
+    if code == I16:
+        return (<const int16_t*>source)[i]
+    if code == U16:
+        return (<const uint16_t*>source)[i]
+    if code == U32:
+        return (<const uint32_t*>source)[i]
+    u = (<const uint64_t*>source)[i]
+    return INT64_MAX if u > <uint64_t>INT64_MAX else <int64_t>u
+
+
+cdef inline bint is_native(Code code, const real* _) noexcept nogil:
+    # Whether arrays of this dtype can be used where they are.
+    if real is float:
+        return code == F32
+    else:
+        return code == F64
+
+
+cdef void load_weights(const Entries* e, Py_ssize_t start, real* target, Py_ssize_t n) noexcept nogil:
+    # Weights of entries start to start + n; one value may stand for a run of entries.
+    cdef Py_ssize_t i = 0, j, end, k = start // e.weight_run
+    cdef real value
+    if e.weight_run == 1:
+        load(e.weight_code, e.weight, start, target, n)
+        return
+    while i < n:
+        load(e.weight_code, e.weight, k, &value, 1)
+        k += 1
+        end = min(n, k * e.weight_run - start)
+        for j in range(i, end):
+            target[j] = value
+        i = end
+
+
+cdef const uint8_t* load_mask(const Entries* e, Py_ssize_t start, uint8_t* room, Py_ssize_t n) noexcept nogil:
+    # Flags of entries start to start + n, in place where there is one per entry.
+    cdef Py_ssize_t i = 0, end, k = start // e.mask_run
+    if e.mask_run == 1:
+        return e.mask + start
+    while i < n:
+        end = min(n, (k + 1) * e.mask_run - start)
+        memset(room + i, e.mask[k], end - i)
+        k += 1
+        i = end
+    return room
+
+
+cdef void multiply(real* values, const real* weights, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        values[i] = values[i] * weights[i]
+
+
+cdef void select(real* values, const uint8_t* mask, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real v
+    for i in range(n):
+        v = values[i]
+        values[i] = v if mask[i] else <real>0.0
+
+
+cdef void add_lanes(double* lanes, const real* values, Py_ssize_t n) noexcept nogil:
+    # lanes[i % LANES] += values[i]: independent sums in a fixed order, which the compiler vectorises.
+    cdef Py_ssize_t i, j, full = n - n % LANES
+    for i in range(n // LANES):
+        for j in range(LANES):
+            lanes[j] = lanes[j] + <double>values[i * LANES + j]
+    for j in range(n - full):
+        lanes[j] = lanes[j] + <double>values[full + j]
+
+
+cdef void clear_lanes(double* lanes) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        lanes[j] = 0.0
+
+
+cdef double total(double* lanes) noexcept nogil:
+    # Sum of the lanes by halving.
+    cdef Py_ssize_t j, half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            lanes[j] = lanes[j] + lanes[j + half]
+        half = half // 2
+    return lanes[0]
+
+
+cdef inline double weight_at(const Entries* e, Py_ssize_t i) noexcept nogil:
+    cdef double w
+    load(e.weight_code, e.weight, i // e.weight_run, &w, 1)
+    return w

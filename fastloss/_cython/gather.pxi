@@ -1,0 +1,118 @@
+# The temporal-difference loss: one action's value per row, a target from the next row, any of the elementwise losses.
+
+cdef struct TDJob:
+    Entries entries
+    Py_ssize_t actions_count
+    Py_ssize_t block_rows
+    const void* q
+    const void* actions
+    Code actions_code
+    const void* rewards
+    const void* next_q
+    const uint8_t* terminated
+    double gamma
+    const void* online      # NULL, or the values whose maximum names the next action
+    const uint8_t* legal    # NULL, or the next actions that exist
+    int loss
+    const double* params
+    void* grad
+    void* td_error
+
+
+cdef inline real value_at(const real* _, Code code, const void* source, Py_ssize_t i) noexcept nogil:
+    cdef real v
+    if is_native(code, _):
+        return (<const real*>source)[i]
+    load(code, source, i, &v, 1)
+    return v
+
+
+cdef real best_next(const TDJob* job, Py_ssize_t i, const real* _) noexcept nogil:
+    # Value of the best legal next action; 0 if there is none. NaN wins, as everywhere.
+    cdef Code code = job.entries.code
+    cdef Py_ssize_t a, count = job.actions_count, base = i * count, top = -1
+    cdef const void* values = job.next_q if job.online == NULL else job.online
+    cdef real v, best = <real>-INFINITY
+    for a in range(count):
+        if job.legal != NULL and not job.legal[base + a]:
+            continue
+        v = value_at(_, code, values, base + a)
+        if top < 0 or v > best or (v != v and best == best):
+            best = v
+            top = a
+    if top < 0:
+        return <real>0.0
+    return best if job.online == NULL or best != best else value_at(_, code, job.next_q, base + top)
+
+
+cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
+    cdef const Entries* e = &job.entries
+    cdef Py_ssize_t block, start, stop, n, i, r, count = job.actions_count
+    cdef Py_ssize_t size = 8 if e.code == F64 else (4 if e.code == F32 else 2)
+    cdef int64_t a
+    cdef bint bad = False
+    cdef real value[SIDE]
+    cdef real target[SIDE]
+    cdef real losses[SIDE]
+    cdef real grads[SIDE]
+    cdef real errors[SIDE]
+    cdef real weights[SIDE]
+    cdef uint8_t kept[SIDE]
+    cdef int64_t chosen[SIDE]
+    cdef double lanes[LANES]
+    cdef real next_value, reward
+    for block in range(first, last):
+        clear_lanes(lanes)
+        start = block * job.block_rows
+        stop = min(start + job.block_rows, e.n)
+        while start < stop:
+            n = min(stop - start, SIDE)
+            for r in range(n):
+                i = start + r
+                value[r] = <real>0.0
+                target[r] = <real>0.0
+                kept[r] = 0
+                if e.mask != NULL and not e.mask[i // e.mask_run]:
+                    continue
+                a = load_index(job.actions_code, job.actions, i)
+                if a < 0 or a >= count:
+                    bad = True
+                    continue
+                kept[r] = 1
+                chosen[r] = a
+                value[r] = value_at(_, e.code, job.q, i * count + a)
+                reward = value_at(_, e.code, job.rewards, i)
+                next_value = <real>0.0 if job.terminated[i] else best_next(job, i, _)
+                if real is float:
+                    target[r] = fma_f32(<float>job.gamma, next_value, reward)
+                else:
+                    target[r] = fma_f64(job.gamma, next_value, reward)
+            run_loop(job.loss, 1, value, target, job.params, <real>e.scale, losses, grads, grads, n)
+            for r in range(n):
+                errors[r] = target[r] - value[r]
+            if e.weight != NULL:
+                load_weights(e, start, weights, n)
+                multiply(losses, weights, n)
+                multiply(grads, weights, n)
+            select(losses, kept, n)
+            add_lanes(lanes, losses, n)
+            if e.losses != NULL:
+                store(e.code, losses, e.losses, start, n)
+            if job.td_error != NULL:
+                store(e.code, errors, job.td_error, start, n)
+            if job.grad != NULL:
+                memset(<char*>job.grad + start * count * size, 0, n * count * size)
+                for r in range(n):
+                    if kept[r]:
+                        store(e.code, &grads[r], job.grad, (start + r) * count + chosen[r], 1)
+            start += n
+        e.partials[block] = total(lanes)
+    return bad
+
+
+cdef bint td_blocks_f32(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    return td_blocks(<const TDJob*>job, first, last, <const float*>NULL)
+
+
+cdef bint td_blocks_f64(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    return td_blocks(<const TDJob*>job, first, last, <const double*>NULL)

@@ -1,0 +1,226 @@
+# The Cython backend. One source, compiled once per CPU level (see setup.py): each module is this file.
+#
+#   kernels.pxi                  types, block sizes, threads, the functions that Python calls
+#   primitives_generated.pxi     exp, log1p, ... from fastloss/primitives.py
+#   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
+#   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
+#   elementwise.pxi rows.pxi gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
+#
+# A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
+# size at a fixed place, so no result depends on the number of threads.
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cython.parallel cimport prange
+from libc.stdint cimport (
+    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, INT64_MAX,
+)
+from libc.string cimport memcpy, memset
+cimport numpy as cnp
+
+cnp.import_array()
+
+cdef extern from "platform.h" nogil:
+    float fma_f32(float, float, float)
+    double fma_f64(double, double, double)
+    float abs_f32(float)
+    double abs_f64(double)
+    uint32_t bits_f32(float)
+    uint64_t bits_f64(double)
+    float from_bits_f32(uint32_t)
+    double from_bits_f64(uint64_t)
+    const double INFINITY
+    const double NAN
+    const int FASTLOSS_OPENMP
+    const int FASTLOSS_HAS_FMA
+
+ctypedef fused real:
+    float
+    double
+
+# Keep in step with fastloss/_blocks.py, whose values the tests compare with these.
+cdef enum:
+    BLOCK = 4096    # elements per partial sum
+    CHUNK = 1024    # elements worked on at a time: inputs and results of a chunk fit into L1
+    LANES = 64      # accumulators of a sum
+    NARROW = 32     # up to this many classes, rows are worked on side by side
+    SPAN = 2048     # blocks between two looks at pending signals
+
+cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk
+    F16, BF16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64
+
+
+cdef struct Entries:
+    # What every loss has per entry (element, row or transition).
+    Py_ssize_t n
+    const void* weight      # NULL or one value per run of entries
+    Code weight_code
+    Py_ssize_t weight_run
+    const uint8_t* mask     # NULL or one flag per run of entries
+    Py_ssize_t mask_run
+    double scale            # of gradients
+    void* losses            # NULL or the weighted loss of each entry
+    Code code               # dtype of input, losses and gradients
+    double* partials
+
+
+ctypedef bint (*Kernel)(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+
+include "primitives_generated.pxi"
+include "elementwise_generated.pxi"
+include "blocks.pxi"
+include "elementwise.pxi"
+include "rows.pxi"
+include "gather.pxi"
+
+OPENMP = bool(FASTLOSS_OPENMP)
+HAS_FMA = bool(FASTLOSS_HAS_FMA)
+SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW}
+
+
+cdef bint launch(Kernel kernel, const void* job, Py_ssize_t first, Py_ssize_t last, int threads) except? True:
+    # Run a kernel over a range of blocks; Ctrl-C is honoured between spans.
+    cdef Py_ssize_t span, start, stop, piece, pieces, lo, hi
+    cdef bint bad = False
+    for span in range((last - first + SPAN - 1) // SPAN):
+        start = first + span * SPAN
+        stop = min(start + SPAN, last)
+        with nogil:
+            if threads <= 1 or stop - start < 2:
+                bad |= kernel(job, start, stop)
+            else:
+                # More pieces than threads, so that a core that is busy elsewhere does not hold up the call.
+                pieces = min(stop - start, <Py_ssize_t>threads * 8)
+                for piece in prange(pieces, num_threads=threads, schedule="dynamic", chunksize=1):
+                    lo = start + (stop - start) * piece // pieces
+                    hi = start + (stop - start) * (piece + 1) // pieces
+                    bad |= kernel(job, lo, hi)
+        if last - first > SPAN:
+            PyErr_CheckSignals()
+    return bad
+
+
+cdef Code code_of(cnp.ndarray a) noexcept:
+    # The validation has let through no other dtypes than these.
+    cdef int size = <int>cnp.PyArray_ITEMSIZE(a), kind = cnp.PyArray_TYPE(a)
+    if kind == cnp.NPY_FLOAT16:
+        return F16
+    if cnp.PyTypeNum_ISFLOAT(kind):
+        return F32 if size == 4 else F64
+    if cnp.PyTypeNum_ISSIGNED(kind):
+        return I8 if size == 1 else (I16 if size == 2 else (I32 if size == 4 else I64))
+    if cnp.PyTypeNum_ISUNSIGNED(kind) or cnp.PyTypeNum_ISBOOL(kind):
+        return U8 if size == 1 else (U16 if size == 2 else (U32 if size == 4 else U64))
+    return BF16
+
+
+cdef inline void* data_of(cnp.ndarray a) noexcept:
+    return NULL if a is None else cnp.PyArray_DATA(a)
+
+
+cdef Entries entries_of(cnp.ndarray x, Py_ssize_t n, cnp.ndarray weight, cnp.ndarray mask, double scale,
+                        cnp.ndarray losses, cnp.ndarray partials):
+    cdef Entries e
+    e.n = n
+    e.weight = data_of(weight)
+    e.weight_run = 1
+    if weight is not None:
+        e.weight_code = code_of(weight)
+        e.weight_run = n // cnp.PyArray_SIZE(weight) if n > 0 else 1
+    e.mask = <const uint8_t*>data_of(mask)
+    e.mask_run = 1
+    if mask is not None:
+        e.mask_run = n // cnp.PyArray_SIZE(mask) if n > 0 else 1
+    e.scale = scale
+    e.losses = data_of(losses)
+    e.code = code_of(x)
+    e.partials = <double*>data_of(partials)
+    return e
+
+
+def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple params, cnp.ndarray weight,
+                cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray hess,
+                bint unit_target, cnp.ndarray partials not None, Py_ssize_t first, Py_ssize_t last, int threads):
+    cdef ElementwiseJob job
+    cdef double values[MAX_PARAMS]
+    cdef Py_ssize_t i
+    for i in range(len(params)):
+        values[i] = params[i]
+    job.entries = entries_of(x, cnp.PyArray_SIZE(x), weight, mask, scale, losses, partials)
+    job.x = data_of(x)
+    job.y = data_of(y)
+    job.y_code = code_of(y)
+    job.params = values
+    job.grad = data_of(grad)
+    job.hess = data_of(hess)
+    job.unit_target = unit_target
+    job.loss = loss
+    job.mode = 2 if hess is not None else (1 if grad is not None else 0)
+    cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
+    return launch(kernel, &job, first, last, threads)
+
+
+def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
+                  double smoothing, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
+                  cnp.ndarray grad, cnp.ndarray partials not None, Py_ssize_t first, Py_ssize_t last, int threads):
+    cdef RowJob job
+    cdef Py_ssize_t k
+    job.classes = cnp.PyArray_DIM(x, 1)
+    job.entries = entries_of(x, cnp.PyArray_DIM(x, 0), weight, mask, scale, losses, partials)
+    job.block_rows = max(1, BLOCK // job.classes)
+    job.x = data_of(x)
+    job.target = data_of(target)
+    job.target_code = code_of(target)
+    job.class_weight = <const double*>data_of(class_weight)
+    job.weight_sum = job.classes
+    if class_weight is not None:
+        job.weight_sum = 0.0
+        for k in range(job.classes):
+            job.weight_sum += job.class_weight[k]
+    job.ignore_index = ignore_index
+    job.smoothing = smoothing
+    job.grad = data_of(grad)
+    cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
+    return launch(kernel, &job, first, last, threads)
+
+
+def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index,
+                  cnp.ndarray weight, cnp.ndarray mask, cnp.ndarray partials not None):
+    cdef RowJob job
+    job.classes = classes
+    job.entries = entries_of(target, cnp.PyArray_SIZE(target), weight, mask, 1.0, None, partials)
+    job.target = data_of(target)
+    job.target_code = code_of(target)
+    job.class_weight = <const double*>data_of(class_weight)
+    job.ignore_index = ignore_index
+    return launch(target_weight_blocks, &job, 0, cnp.PyArray_SIZE(partials), 1)
+
+
+def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray rewards not None,
+            cnp.ndarray next_q not None, cnp.ndarray terminated not None, double gamma, cnp.ndarray online,
+            cnp.ndarray legal, int loss, tuple params, cnp.ndarray weight, cnp.ndarray mask, double scale,
+            cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray td_error, cnp.ndarray partials not None,
+            Py_ssize_t first, Py_ssize_t last, int threads):
+    cdef TDJob job
+    cdef double values[MAX_PARAMS]
+    cdef Py_ssize_t i
+    for i in range(len(params)):
+        values[i] = params[i]
+    job.actions_count = cnp.PyArray_DIM(q, 1)
+    job.entries = entries_of(q, cnp.PyArray_DIM(q, 0), weight, mask, scale, losses, partials)
+    job.block_rows = max(1, BLOCK // job.actions_count)
+    job.q = data_of(q)
+    job.actions = data_of(actions)
+    job.actions_code = code_of(actions)
+    job.rewards = data_of(rewards)
+    job.next_q = data_of(next_q)
+    job.terminated = <const uint8_t*>data_of(terminated)
+    job.gamma = gamma
+    job.online = data_of(online)
+    job.legal = <const uint8_t*>data_of(legal)
+    job.loss = loss
+    job.params = values
+    job.grad = data_of(grad)
+    job.td_error = data_of(td_error)
+    cdef Kernel kernel = td_blocks_f64 if job.entries.code == F64 else td_blocks_f32
+    return launch(kernel, &job, first, last, threads)

@@ -1,0 +1,2 @@
+# The Cython backend, compiled for one CPU level.
+include "kernels.pxi"

@@ -1,0 +1,56 @@
+/* What Cython cannot say: fused multiply-add, bit reinterpretation, CPU features, one flag. */
+#ifndef FASTLOSS_PLATFORM_H
+#define FASTLOSS_PLATFORM_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Explicit fma where it is one instruction. A libm call would be exact too, and a hundred times slower. */
+#if defined(__FMA__) || defined(__aarch64__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_fma)
+#define FASTLOSS_HAS_FMA 1
+#define fma_f32(a, b, c) __builtin_fmaf((a), (b), (c))
+#define fma_f64(a, b, c) __builtin_fma((a), (b), (c))
+#elif defined(_MSC_VER) && (defined(__AVX2__) || defined(_M_ARM64))
+#define FASTLOSS_HAS_FMA 1
+#define fma_f32(a, b, c) fmaf((a), (b), (c))
+#define fma_f64(a, b, c) fma((a), (b), (c))
+#else
+#define FASTLOSS_HAS_FMA 0
+#define fma_f32(a, b, c) ((a) * (b) + (c))
+#define fma_f64(a, b, c) ((a) * (b) + (c))
+#endif
+
+#define abs_f32(x) fabsf(x)
+#define abs_f64(x) fabs(x)
+
+static inline uint32_t bits_f32(float x) { uint32_t k; memcpy(&k, &x, sizeof k); return k; }
+static inline uint64_t bits_f64(double x) { uint64_t k; memcpy(&k, &x, sizeof k); return k; }
+static inline float from_bits_f32(uint32_t k) { float x; memcpy(&x, &k, sizeof x); return x; }
+static inline double from_bits_f64(uint64_t k) { double x; memcpy(&x, &k, sizeof x); return x; }
+
+#ifdef _OPENMP
+#define FASTLOSS_OPENMP 1
+#else
+#define FASTLOSS_OPENMP 0
+#endif
+
+/* 1: x86-64 baseline (or another architecture), 3: AVX2 and FMA, 4: AVX-512 as in x86-64-v4. */
+static inline int fastloss_cpu_level(void) {
+#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+    __builtin_cpu_init();
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")))
+        return 1;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") ? 4 : 3;
+#elif defined(_M_X64)
+    __declspec(dllimport) int __stdcall IsProcessorFeaturePresent(unsigned long);
+    /* PF_AVX2_INSTRUCTIONS_AVAILABLE, PF_AVX512F_INSTRUCTIONS_AVAILABLE */
+    return IsProcessorFeaturePresent(40) ? (IsProcessorFeaturePresent(41) ? 4 : 3) : 1;
+#else
+    return 1;
+#endif
+}
+
+#endif

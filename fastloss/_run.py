@@ -1,0 +1,234 @@
+"""From checked arrays to results: divisors, outputs, threads, sums, errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastloss import _dispatch, _threads, _validate
+from fastloss._blocks import block_rows, blocks_of
+from fastloss.registry import Loss
+
+
+class LossGrad(NamedTuple):
+    """Loss and the gradient with respect to the prediction (None with ``grad=False``)."""
+
+    loss: float | np.ndarray
+    grad: np.ndarray | None
+
+
+class GradHess(NamedTuple):
+    """First and second derivative of each element's own loss."""
+
+    grad: np.ndarray
+    hess: np.ndarray
+
+
+class TDLossGrad(NamedTuple):
+    """Loss, gradient with respect to ``q`` (None with ``grad=False``), and TD errors ``target - q``."""
+
+    loss: float | np.ndarray
+    grad: np.ndarray | None
+    td_error: np.ndarray
+
+
+def exact_sum(partials: np.ndarray) -> float:
+    """Sum of block sums, correctly rounded, so it depends on neither order nor grouping."""
+    if partials.size == 1:
+        return float(partials[0])
+    try:
+        return math.fsum(partials.tolist())
+    except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest float
+        with np.errstate(invalid="ignore", over="ignore"):
+            return float(partials.sum())
+
+
+def _kept(mask: np.ndarray | None, n: int) -> int:
+    if mask is None:
+        return n
+    return int(np.count_nonzero(mask)) * (n // mask.size) if mask.size else 0
+
+
+def _kept_weight(reduction: str, weight: np.ndarray | None, mask: np.ndarray | None, n: int) -> float:
+    """Number of kept entries, or the sum of their weights, each run of entries counted in full."""
+    if reduction != "weighted_mean" or weight is None or n == 0:
+        return _kept(mask, n)
+    if mask is None:
+        return float(np.sum(weight, dtype=np.float64)) * (n // weight.size)
+    size = max(weight.size, mask.size)
+    weight, mask = np.repeat(weight, size // weight.size), np.repeat(mask, size // mask.size)
+    return float(np.sum(weight, where=mask, dtype=np.float64)) * (n // size)
+
+
+def _divisor(reduction: str, normalizer: Any, counted: Callable[[], float]) -> float:
+    if reduction in ("sum", "none"):
+        return 1.0
+    return float(counted() if normalizer is None else normalizer)
+
+
+def _scale(divisor: float) -> float:
+    return 1.0 / divisor if divisor != 0.0 else 0.0
+
+
+def _quotient(total: float, divisor: float) -> float:
+    return total / divisor if divisor != 0.0 else math.nan
+
+
+class Buffers:
+    """The arrays a call writes: losses per entry, gradient, partial sums."""
+
+    def __init__(self, x: np.ndarray, shape: tuple[int, ...], reduction: str, grad: bool, out: Any, readers: dict) -> None:
+        self.losses = np.empty(shape, x.dtype) if reduction == "none" else None
+        self.out = out
+        self.grad: np.ndarray | None = None
+        if out is not None:
+            if not grad:
+                raise ValueError("out receives the gradient, but grad=False")
+            _validate.output(out, x, readers)
+            ready = out.flags.c_contiguous and out.flags.aligned
+            self.grad = out if ready else np.empty(x.shape, x.dtype)
+        elif grad:
+            self.grad = np.empty(x.shape, x.dtype)
+
+    def flat(self, array: np.ndarray | None, shape: tuple[int, ...] = (-1,)) -> np.ndarray | None:
+        return None if array is None else array.reshape(shape)
+
+    def finish(self, total: float, divisor: float, reduction: str) -> tuple[float | np.ndarray, np.ndarray | None]:
+        """Loss and gradient as the caller gets them."""
+        grad = self.grad
+        if grad is not None:
+            if divisor == 0.0:
+                grad.fill(0)  # the gradient of a mean over nothing
+            if self.out is not None and self.out is not grad:
+                self.out[...] = grad
+                grad = self.out
+        if self.losses is not None:
+            return self.losses, grad
+        return (total if reduction == "sum" else _quotient(total, divisor)), grad
+
+
+def elementwise(
+    facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+) -> LossGrad:
+    """Any elementwise loss."""
+    engine = _dispatch.engine(backend)
+    _validate.reduction(reduction, normalizer)
+    x = _validate.floats("input", input)
+    y = _validate.element_target(target, x)
+    weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+    readers = {"input": input, "target": target, "sample_weight": sample_weight, "mask": mask}
+    buffers = Buffers(x, x.shape, reduction, grad, out, readers)
+    divisor = _divisor(reduction, normalizer, lambda: _kept_weight(reduction, weight, kept, x.size))
+    x, y = x.reshape(-1), y.reshape(-1)
+    if facts.target == "unit" and out is not None and np.may_share_memory(out, x):
+        _validate.check_unit(y, kept, input.shape)  # before the input is overwritten
+    partials = np.empty(blocks_of(x.size))
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    bad = engine.elementwise(
+        facts.name, x, y, params, weight, kept, _scale(divisor), buffers.flat(buffers.losses),
+        buffers.flat(buffers.grad), None, partials, threads,
+    )  # fmt: skip
+    if bad:
+        _validate.check_unit(y, kept, np.shape(input))
+        raise ValueError("target was changed by another thread during the call")
+    return LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+
+
+def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend) -> GradHess:
+    """Per-element derivatives of any elementwise loss."""
+    engine = _dispatch.engine(backend)
+    x = _validate.floats("input", input)
+    y = _validate.element_target(target, x)
+    weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+    grad, hess = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    bad = engine.elementwise(
+        facts.name, x.reshape(-1), y.reshape(-1), params, weight, kept, 1.0, None, grad.reshape(-1),
+        hess.reshape(-1), np.empty(blocks_of(x.size)), threads,
+    )  # fmt: skip
+    if bad:
+        _validate.check_unit(y.reshape(-1), kept, x.shape)
+        raise ValueError("target was changed by another thread during the call")
+    return GradHess(grad, hess)
+
+
+def cross_entropy(
+    input, target, weight, ignore_index, label_smoothing, sample_weight, mask, reduction, normalizer, grad, out,
+    n_threads, backend,
+) -> LossGrad:  # fmt: skip
+    """Cross-entropy of rows of logits with class indices."""
+    engine = _dispatch.engine(backend)
+    _validate.reduction(reduction, normalizer)
+    x = _validate.floats("input", input)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"input must have at least one class on its last axis, got shape {x.shape}")
+    shape, classes = x.shape[:-1], x.shape[-1]
+    t = _validate.indices("target", target, shape, "input's leading shape").reshape(-1)
+    class_weight = _validate.class_weight(weight, classes)
+    ignore = _validate.integer("ignore_index", ignore_index)
+    row_weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
+    readers = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
+    buffers = Buffers(x, shape, reduction, grad, out, readers)
+    # Counts kept rows and checks targets before anything is written.
+    counted, bad = engine.target_weight(
+        t, classes, class_weight, ignore, row_weight if reduction == "weighted_mean" else None, kept
+    )
+    divisor = _divisor(reduction, normalizer, lambda: counted)
+    partials = np.empty(blocks_of(t.size, block_rows(classes)))
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    bad = bad or engine.cross_entropy(
+        x.reshape(-1, classes), t, class_weight, ignore, label_smoothing, row_weight, kept, _scale(divisor),
+        buffers.flat(buffers.losses), buffers.flat(buffers.grad, (-1, classes)), partials, threads,
+    )  # fmt: skip
+    if bad:
+        _validate.check_indices("target", t, classes, ignore, kept, shape)
+        raise IndexError("target was changed by another thread during the call")
+    return LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+
+
+def td_loss(
+    q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta, sample_weight,
+    mask, reduction, normalizer, grad, out, n_threads, backend,
+) -> TDLossGrad:  # fmt: skip
+    """Temporal-difference loss of Q-learning."""
+    engine = _dispatch.engine(backend)
+    _validate.reduction(reduction, normalizer)
+    x = _validate.floats("q", q)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"q must have at least one action on its last axis, got shape {x.shape}")
+    shape, count = x.shape[:-1], x.shape[-1]
+    a = _validate.indices("actions", actions, shape, "q's leading shape").reshape(-1)
+    r = _validate.floats("rewards", rewards)
+    _validate.same_shape("rewards", r.shape, shape, "q's leading shape")
+    if r.dtype != x.dtype:
+        raise TypeError(f"rewards must have q's dtype {x.dtype}, got {r.dtype}")
+    values = _validate.same_floats("next_q", next_q, x, "q")
+    ended = _validate.flags("terminated", terminated, shape, "q's leading shape").reshape(-1)
+    online = None if next_q_online is None else _validate.same_floats("next_q_online", next_q_online, x, "q")
+    legal = None if next_action_mask is None else _validate.flags("next_action_mask", next_action_mask, x.shape, "q's shape")
+    weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
+    readers = {
+        "q": q, "actions": actions, "rewards": rewards, "next_q": next_q, "terminated": terminated,
+        "next_q_online": next_q_online, "next_action_mask": next_action_mask, "sample_weight": sample_weight,
+        "mask": mask,
+    }  # fmt: skip
+    buffers = Buffers(x, shape, reduction, grad, out, readers)
+    divisor = _divisor(reduction, normalizer, lambda: _kept_weight(reduction, weight, kept, a.size))
+    if out is not None and np.may_share_memory(out, x):
+        _validate.check_indices("actions", a, count, None, kept, shape)  # before q is overwritten
+    td_error = np.empty(shape, x.dtype)
+    partials = np.empty(blocks_of(a.size, block_rows(count)))
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    rows = (-1, count)
+    bad = engine.td_loss(
+        x.reshape(rows), a, r.reshape(-1), values.reshape(rows), ended, gamma, buffers.flat(online, rows),
+        buffers.flat(legal, rows), loss, delta, weight, kept, _scale(divisor), buffers.flat(buffers.losses),
+        buffers.flat(buffers.grad, rows), td_error.reshape(-1), partials, threads,
+    )  # fmt: skip
+    if bad:
+        _validate.check_indices("actions", a, count, None, kept, shape)
+        raise IndexError("actions was changed by another thread during the call")
+    return TDLossGrad(*buffers.finish(exact_sum(partials), divisor, reduction), td_error)

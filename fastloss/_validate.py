@@ -1,0 +1,230 @@
+"""Arrays in, clear errors out: the only place that judges shapes, dtypes and values."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
+_CHUNK = 1 << 16  # entries looked at a time when a bad one is searched for
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether kernels read and write this dtype: float16, bfloat16, float32, float64."""
+    return (dtype.kind == "f" and dtype.itemsize in (2, 4, 8)) or dtype.name == "bfloat16"
+
+
+def _plain(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data and mask=~{name}.mask")
+    return value if type(value) is np.ndarray else np.asarray(value)
+
+
+def _kernel_ready(array: np.ndarray) -> np.ndarray:
+    """The array itself if it is contiguous, aligned and of native byte order, else a copy that is."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def floats(name: str, value: Any) -> np.ndarray:
+    """A floating array that kernels can read."""
+    array = _plain(name, value)
+    if not is_float(array.dtype):
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {array.dtype}")
+    return _kernel_ready(array)
+
+
+def same_floats(name: str, value: Any, like: np.ndarray, like_name: str = "input") -> np.ndarray:
+    """A floating array of the shape and dtype of another one."""
+    array = floats(name, value)
+    same_shape(name, array.shape, like.shape, f"{like_name}'s shape")
+    if array.dtype != like.dtype:
+        raise TypeError(f"{name} must have {like_name}'s dtype {like.dtype}, got {array.dtype}")
+    return array
+
+
+def same_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...], whose: str) -> None:
+    if got != expected:
+        raise ValueError(f"{name} must have {whose} {expected}, got {got}")
+
+
+def element_target(value: Any, x: np.ndarray) -> np.ndarray:
+    """Targets of an elementwise loss: the input's shape; bool, any integer, or the input's dtype."""
+    array = _plain("target", value)
+    same_shape("target", array.shape, x.shape, "input's shape")
+    if array.dtype.newbyteorder("=") != x.dtype and array.dtype.kind not in "biu":
+        raise TypeError(f"target must be bool, an integer type or input's dtype {x.dtype}, got {array.dtype}")
+    return _kernel_ready(array)
+
+
+def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
+    """Classes or actions: any integer dtype (an empty list, which NumPy makes float, passes)."""
+    array = _plain(name, value)
+    same_shape(name, array.shape, shape, whose)
+    if array.dtype.kind not in "iu":
+        if array.size > 0 or isinstance(value, np.ndarray):
+            raise TypeError(f"{name} must be of an integer type, got {array.dtype}")
+        array = array.astype(np.int64)
+    return _kernel_ready(array)
+
+
+def flags(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
+    """A bool array of a given shape."""
+    array = _plain(name, value)
+    if array.dtype.kind != "b":
+        raise TypeError(f"{name} must be bool, got {array.dtype}")
+    same_shape(name, array.shape, shape, whose)
+    return _kernel_ready(array)
+
+
+def _leading(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if array.shape != shape[: array.ndim] or array.ndim > len(shape):
+        raise ValueError(f"{name} must have the loss's shape {shape} or its leading dimensions, got {array.shape}")
+    return _kernel_ready(array).reshape(-1)
+
+
+def sample_weight(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Weights, flat: one per entry or one per run of entries."""
+    if value is None:
+        return None
+    array = _plain("sample_weight", value)
+    if not (is_float(array.dtype) or array.dtype.kind in "iu"):
+        raise TypeError(f"sample_weight must be a floating or integer type, got {array.dtype}")
+    return _leading("sample_weight", array, shape)
+
+
+def mask(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Mask, flat: one flag per entry or one per run of entries; True keeps."""
+    if value is None:
+        return None
+    array = _plain("mask", value)
+    if array.dtype.kind != "b":
+        raise TypeError(f"mask must be bool (True = keep), got {array.dtype}")
+    return _leading("mask", array, shape)
+
+
+def class_weight(value: Any, classes: int) -> np.ndarray | None:
+    """Weights of classes in float64."""
+    if value is None:
+        return None
+    array = _plain("weight", value)
+    if not (is_float(array.dtype) or array.dtype.kind in "iu"):
+        raise TypeError(f"weight must be a floating or integer type, got {array.dtype}")
+    if array.shape != (classes,):
+        raise ValueError(f"weight must have one value per class, shape {(classes,)}, got {array.shape}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    wrong = np.flatnonzero(~(array >= 0) | np.isinf(array))
+    if wrong.size:
+        raise ValueError(f"weight must be non-negative and finite, got {array[wrong[0]]} at index {wrong[0]}")
+    return array
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer that fits into 64 bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} must fit into 64 bits, got {value}")
+    return number
+
+
+def reduction(value: Any, normalizer: Any) -> None:
+    """Check how a loss is reduced."""
+    if value not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {value!r}")
+    if normalizer is None:
+        return
+    if value in ("sum", "none"):
+        raise ValueError(f"normalizer replaces the divisor of a mean; reduction={value!r} has none")
+    try:
+        number = float(normalizer)
+    except (TypeError, ValueError):
+        raise TypeError(f"normalizer must be a real number, got {type(normalizer).__name__}") from None
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"normalizer must be positive and finite, got {normalizer!r}")
+
+
+def output(out: Any, like: np.ndarray, readers: dict[str, Any]) -> None:
+    """Check the array that receives a gradient with respect to ``like``, the first of ``readers``."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    first = next(iter(readers))
+    same_shape("out", out.shape, like.shape, f"{first}'s shape")
+    if out.dtype != like.dtype:
+        raise TypeError(f"out must have {first}'s dtype {like.dtype}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    if _overlaps_itself(out):
+        raise ValueError("out overlaps itself: several of its elements share memory")
+    for name, array in readers.items():
+        if not isinstance(array, np.ndarray) or not np.may_share_memory(out, array):
+            continue
+        if name == first and _same_memory(out, array):
+            continue  # in place
+        try:
+            shared = np.shares_memory(out, array, max_work=10**6)
+        except np.exceptions.TooHardError:
+            shared = True
+        if shared:
+            raise ValueError(f"out overlaps {name}" + (" partly" if name == first else ""))
+
+
+def _same_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.__array_interface__["data"][0] == b.__array_interface__["data"][0] and a.strides == b.strides
+
+
+def _overlaps_itself(array: np.ndarray) -> bool:
+    if array.flags.c_contiguous or array.size == 0:
+        return False
+    reach = array.itemsize
+    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach = stride * (length - 1) + reach
+    return False
+
+
+def bad_entry(
+    values: np.ndarray, wrong: Callable[[np.ndarray], np.ndarray], mask: np.ndarray | None, shape: tuple[int, ...]
+) -> tuple[Any, str] | None:
+    """The first kept entry for which ``wrong`` holds, and its place in an array of the given shape."""
+    run = values.size // mask.size if mask is not None and mask.size else 1
+    for start in range(0, values.size, _CHUNK):
+        part = values[start : start + _CHUNK]
+        found = wrong(part)
+        if mask is not None:
+            found &= mask[np.arange(start, start + part.size) // run]
+        if found.any():
+            i = start + int(found.argmax())
+            place = tuple(int(k) for k in np.unravel_index(i, shape))
+            return values[i], str(place[0]) if len(place) == 1 else str(place)
+    return None
+
+
+def check_unit(target: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    """Raise for the first kept target outside [0, 1]."""
+    found = bad_entry(target, lambda t: ~((t >= 0) & (t <= 1)), mask, shape)
+    if found:
+        raise ValueError(f"target must lie in [0, 1], got {found[0]} at index {found[1]}")
+
+
+def check_indices(
+    name: str, values: np.ndarray, count: int, ignore: int | None, mask: np.ndarray | None, shape: tuple[int, ...]
+) -> None:
+    """Raise for the first kept index outside [0, count)."""
+
+    def wrong(part):
+        inside = (part >= 0) & (part < count)
+        return ~inside if ignore is None else ~(inside | (part == ignore))
+
+    found = bad_entry(values, wrong, mask, shape)
+    if found:
+        raise IndexError(f"{name} must lie in [0, {count}), got {found[0]} at index {found[1]}")

@@ -1,0 +1,84 @@
+"""What runs, and getting it ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+
+from fastloss import _dispatch, _threads
+from fastloss._version import __version__
+from fastloss.registry import LOSSES
+
+
+def show_config() -> None:
+    """Print versions, backends, the backend that runs and why, CPU level, and threads.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.show_config()  # doctest: +ELLIPSIS
+    fastloss...
+    """
+    engine = _dispatch.engine()
+    wanted = os.environ.get("FASTLOSS_BACKEND")
+    if _dispatch.in_use() is not None:
+        why = "use_backend()"
+    elif wanted:
+        why = f"FASTLOSS_BACKEND={wanted}"
+    else:
+        why = "the best of " + ", ".join(_dispatch.backends())
+    lines = {
+        "fastloss": __version__,
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "backend": f"{engine.name} ({why})",
+        **{name: _dispatch.status(name) for name in ("cython", "numba", "numpy")},
+        "threads": _threads.describe(),
+    }
+    for key, value in lines.items():
+        print(f"{key:9s} {value}")
+
+
+def warmup(losses: Iterable[str] | None = None, *, dtypes: Iterable[str] = ("float32", "float64"), backend: str | None = None) -> None:
+    """Compile Numba's kernels ahead of their first use; quick where nothing needs compiling.
+
+    Parameters
+    ----------
+    losses : iterable of str, optional
+        Names of losses; all by default.
+    dtypes : iterable of str, default ("float32", "float64")
+        Dtypes of predictions. Targets are taken to be of the same dtype or int64.
+    backend : str, optional
+        As in the losses.
+
+    Raises
+    ------
+    ValueError
+        For an unknown loss.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.warmup(["mse_loss"], dtypes=["float32"])
+    """
+    import fastloss as fl
+
+    names = list(LOSSES) if losses is None else list(losses)
+    for name in names:
+        if name not in LOSSES:
+            raise ValueError(f"losses must be some of {', '.join(LOSSES)}, got {name!r}")
+        for dtype in dtypes:
+            x, index = np.zeros((1, 2), dtype), np.zeros(1, np.int64)
+            if name == "td_loss":
+                fl.td_loss(x, index, x[:, 0], x, index == 0, backend=backend)
+            elif name == "cross_entropy":
+                fl.cross_entropy(x, index, backend=backend)
+            else:
+                loss = getattr(fl, name)
+                loss(x, x, backend=backend)
+                if LOSSES[name].target == "unit":
+                    loss(x, x.astype(np.int64), backend=backend)
+                fl.grad_hess(loss, x, x, backend=backend)

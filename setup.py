@@ -1,0 +1,103 @@
+"""Builds the Cython kernels, one extension module per CPU level; everything else is in pyproject.toml.
+
+FASTLOSS_DISABLE_EXT=1 skips them, FASTLOSS_REQUIRE_EXT=1 makes a failure fatal. Otherwise a machine
+without a working C compiler gets a package that runs on Numba or NumPy.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+REQUIRED = os.environ.get("FASTLOSS_REQUIRE_EXT", "0") not in ("", "0")
+DISABLED = os.environ.get("FASTLOSS_DISABLE_EXT", "0") not in ("", "0")
+FOLDER = Path("fastloss/_cython")
+IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+
+# No option may let the compiler reassociate or drop NaN; contraction is off because the kernels
+# spell out their fused multiply-adds, so that all levels and Numba round alike.
+UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+MSVC_FLAGS = ["/O2", "/fp:precise"]
+LEVELS = {
+    "v1": ([], []),
+    "v3": (["-march=x86-64-v3"], ["/arch:AVX2"]),
+    "v4": (["-march=x86-64-v4", "-mprefer-vector-width=512"], ["/arch:AVX512"]),
+}
+
+
+def extensions():
+    import numpy
+
+    def extension(name):
+        return Extension(
+            f"fastloss._cython.{name}",
+            [str(FOLDER / f"{name}.pyx")],
+            include_dirs=[str(FOLDER), numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+            depends=[str(p) for p in [*FOLDER.glob("*.pxi"), *FOLDER.glob("*.h")]],
+        )
+
+    levels = LEVELS if IS_X86_64 else ["v1"]
+    return [extension("cpu"), *(extension(f"kernels_{level}") for level in levels)]
+
+
+class BuildKernels(build_ext):
+    """Adds the flags of compiler and CPU level; a failed build is fatal only where extensions are required."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def openmp_flags(self):
+        """Flags for OpenMP if a program that uses it compiles and links; else the threads are Python's."""
+        if self.compiler.compiler_type == "msvc":
+            return ["/openmp"], []
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            try:
+                objects = self.compiler.compile([str(source)], folder, extra_postargs=["-fopenmp"])
+                self.compiler.link_executable(objects, "probe", folder, extra_postargs=["-fopenmp"])
+            except Exception as error:
+                print(f"fastloss: no OpenMP ({error})", file=sys.stderr)
+                return [], []
+        return ["-fopenmp"], ["-fopenmp"]
+
+    def build_extensions(self):
+        from Cython.Build import cythonize
+
+        msvc = self.compiler.compiler_type == "msvc"
+        compile_openmp, link_openmp = self.openmp_flags()
+        for ext in self.extensions:
+            ext.extra_compile_args = list(MSVC_FLAGS if msvc else UNIX_FLAGS)
+            if ext.name.endswith("cpu"):
+                continue
+            level = ext.name.rpartition("_")[2]
+            ext.extra_compile_args += LEVELS[level][msvc] + compile_openmp
+            ext.extra_link_args = list(link_openmp)
+        directives = {
+            "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False,
+        }  # fmt: skip
+        built = {e.name: e for e in cythonize(self.extensions, compiler_directives=directives, force=self.force)}
+        for ext in self.extensions:
+            ext.sources = built[ext.name].sources
+        super().build_extensions()
+
+    def run(self):
+        try:
+            super().run()
+        except Exception as error:
+            if REQUIRED:
+                raise
+            # The reason is kept for show_config().
+            note = Path(self.build_lib if not self.inplace else ".", "fastloss", "_cython", "build_failed.txt")
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(f"{type(error).__name__}: {error}\n")
+            print(f"fastloss: the Cython kernels were not built: {error}", file=sys.stderr)
+
+
+setup(ext_modules=[] if DISABLED else extensions(), cmdclass={"build_ext": BuildKernels})
