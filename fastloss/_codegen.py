@@ -197,26 +197,40 @@ def _loop(writer: Writer, name: str, mode: str) -> str:
 
 
 _NUMBA_KERNEL = '''@kernel
-def {name}_{suffix}(x, y, params, weight, mask, scale, losses, grads, hessians, partials, work, first, last):
+def {name}_{suffix}(
+    x, y, params, weight, mask, scale, losses, grads, hessians, in_place, partials, first, last, work, flags, lanes
+):
     bad = False
+    n = x.size
+    scale = {suffix}(scale)
     for block in range(first, last):
-        lanes = new_lanes({suffix}(0.0))
-        for start, stop in chunks(block, x.size):
-            xs, ys, ls, gs, hs = open_chunk(x, y, losses, grads, hessians, work, start, stop)
+        clear(lanes)
+        for chunk in range(BLOCK // CHUNK):
+            start, stop = chunk_bounds(block, chunk, n)
+            if start >= stop:
+                break
+            xs = view(x, start, stop, work[:CHUNK])
+            if in_place:
+                xs = copy(xs, work[:CHUNK])
+            ys = view(y, start, stop, work[CHUNK : 2 * CHUNK])
+            ls = work[2 * CHUNK : 2 * CHUNK + stop - start]
+            gs = results(grads, start, stop, work[3 * CHUNK : 4 * CHUNK])
+            hs = results(hessians, start, stop, work[4 * CHUNK : 5 * CHUNK])
+            kept = load_mask(mask, n, start, flags[: stop - start]) if mask.size > 0 else mask
 {check}            if hessians.size > 0:
                 {name}_grad_hess_{suffix}(xs, ys, params, scale, ls, gs, hs)
             elif grads.size > 0:
                 {name}_loss_grad_{suffix}(xs, ys, params, scale, ls, gs, hs)
             else:
                 {name}_loss_{suffix}(xs, ys, params, scale, ls, gs, hs)
-            close_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, lanes, start, stop)
+            finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, kept, lanes, n, start)
         partials[block] = total(lanes)
     return bad
 '''
 
 
 def _numba_kernel(name: str, suffix: str) -> str:
-    check = "            bad |= check_target(ys, mask, x.size, start)\n" if registry.LOSSES[name].target == "unit" else ""
+    check = "            bad |= outside_unit(ys, kept)\n" if registry.LOSSES[name].target == "unit" else ""
     return _NUMBA_KERNEL.format(name=name, suffix=suffix, check=check)
 
 
@@ -266,7 +280,10 @@ def numba_primitives() -> str:
 def numba_elementwise() -> str:
     imports = (
         "from fastloss._numba._jit import f32, f64, fma, inline, kernel\n"
-        "from fastloss._numba.blocks import check_target, chunks, close_chunk, new_lanes, open_chunk, total\n"
+        "from fastloss._blocks import BLOCK, CHUNK\n"
+        "from fastloss._numba.blocks import (\n"
+        "    chunk_bounds, clear, copy, finish_chunk, load_mask, outside_unit, results, total, view\n"
+        ")\n"
         f"from fastloss._numba.primitives_generated import {', '.join(sorted(_PRIMITIVES))}\n\n\n"
     )
     names = list(registry.FORMULAS)

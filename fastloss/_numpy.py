@@ -113,7 +113,7 @@ def cross_entropy(x, target, class_weight, ignore_index, smoothing, weight, mask
 
 @np.errstate(all="ignore")
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
-    """Sum of class weight times sample weight over the rows that `cross_entropy` counts; whether a target is bad."""
+    """Sums of class weight times sample weight over the rows that `cross_entropy` counts; whether a target is bad."""
     n, sums, bad = len(target), [], False
     for part in _parts(n, _BLOCK, 1):
         used, invalid = _usable(target[part], classes, _spread(mask, part, n, True), ignore_index)
@@ -122,7 +122,7 @@ def target_weight(target, classes, class_weight, ignore_index, weight, mask):
         if class_weight is not None:
             values = values * class_weight[target[part][used]]
         sums.append(math.fsum(values.tolist()))
-    return math.fsum(sums), bad
+    return np.array(sums), bad
 
 
 @np.errstate(all="ignore")

@@ -46,7 +46,7 @@ def exact_sum(partials: np.ndarray) -> float:
             return float(partials.sum())
 
 
-def _kept(mask: np.ndarray | None, n: int) -> int:
+def count_kept(mask: np.ndarray | None, n: int) -> int:
     if mask is None:
         return n
     return int(np.count_nonzero(mask)) * (n // mask.size) if mask.size else 0
@@ -55,7 +55,7 @@ def _kept(mask: np.ndarray | None, n: int) -> int:
 def _kept_weight(reduction: str, weight: np.ndarray | None, mask: np.ndarray | None, n: int) -> float:
     """Number of kept entries, or the sum of their weights, each run of entries counted in full."""
     if reduction != "weighted_mean" or weight is None or n == 0:
-        return _kept(mask, n)
+        return count_kept(mask, n)
     if mask is None:
         return float(np.sum(weight, dtype=np.float64)) * (n // weight.size)
     size = max(weight.size, mask.size)
@@ -173,10 +173,10 @@ def cross_entropy(
     readers = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, shape, reduction, grad, out, readers)
     # Counts kept rows and checks targets before anything is written.
-    counted, bad = engine.target_weight(
+    sums, bad = engine.target_weight(
         t, classes, class_weight, ignore, row_weight if reduction == "weighted_mean" else None, kept
     )
-    divisor = _divisor(reduction, normalizer, lambda: counted)
+    divisor = _divisor(reduction, normalizer, lambda: exact_sum(sums))
     partials = np.empty(blocks_of(t.size, block_rows(classes)))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
     bad = bad or engine.cross_entropy(

@@ -75,7 +75,7 @@ include "gather.pxi"
 
 OPENMP = bool(FASTLOSS_OPENMP)
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
-SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW}
+SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
 cdef bint launch(Kernel kernel, const void* job, Py_ssize_t first, Py_ssize_t last, int threads) except? True:

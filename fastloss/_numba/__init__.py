@@ -1,0 +1,125 @@
+"""The backend "numba": kernels compiled on first use and cached on disk."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from fastloss._blocks import BLOCK, CHUNK, LANES, blocks_of
+from fastloss._numba import elementwise_generated, gather, rows
+from fastloss._numba.blocks import BFLOAT, HALF
+from fastloss._threads import split
+
+name = "numba"
+GRAIN = 131072  # elements that are worth a thread of their own: waking a pool's thread takes 60 to 90 µs
+SURVIVES_FORK = True
+_NO_FLAGS = np.empty(0, np.bool_)
+_NO_DOUBLES = np.empty(0)
+_TD_KINDS = {"huber": 0, "mse": 1, "smooth_l1": 2}
+
+
+def describe() -> str:
+    """A line for show_config()."""
+    return f"numba {numba.__version__}, Python threads"
+
+
+class _Memory:
+    """Lends an array's memory under another description."""
+
+    def __init__(self, array):
+        self.owner = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def _readable(array):
+    """The array as kernels take it: float16 and bfloat16 as records, never marked read-only.
+
+    Numba would compile every kernel once more for read-only arrays; kernels write to their outputs only.
+    """
+    if not array.flags.writeable:
+        array = np.asarray(_Memory(array)) if array.dtype.kind != "V" else np.asarray(_Memory(array.view(np.uint16))).view(array.dtype)
+    if array.dtype == np.float16:
+        return array.view(HALF)
+    return array.view(BFLOAT) if array.dtype.name == "bfloat16" else array
+
+
+def _compute(x):
+    """Suffix of the kernels and dtype that they compute in."""
+    return ("f64", np.float64) if x.dtype == np.float64 else ("f32", np.float32)
+
+
+
+def _entries(weight, mask):
+    if weight is None:
+        weight = _NO_DOUBLES
+    elif weight.dtype != np.float64 and weight.dtype != np.float32:
+        weight = weight.astype(np.float64)  # rare dtypes are not worth a compilation each
+    return _readable(weight), _NO_FLAGS if mask is None else _readable(mask)
+
+
+def _run(kernel, arguments, partials, threads, dtype, room):
+    def call(first, last):
+        work, lanes = np.empty(room, dtype), np.empty(8 * LANES)
+        return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
+
+    return split(call, partials.size, threads)
+
+
+def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
+    suffix, dtype = _compute(x)
+    none = np.empty(0, x.dtype)
+    outputs = [_readable(none if a is None else a) for a in (losses, grad, hess)]
+    in_place = grad is not None and np.may_share_memory(grad, x)
+    arguments = (
+        _readable(x), _readable(y), np.array(params, np.float64), *_entries(weight, mask), scale, *outputs, in_place,
+    )  # fmt: skip
+    return _run(getattr(elementwise_generated, f"{loss}_{suffix}"), arguments, partials, threads, dtype, 5 * CHUNK)
+
+
+def _targets(target):
+    """Indices as kernels take them: int64 or int32 in place, rare dtypes converted."""
+    if target.dtype in (np.int64, np.int32, np.uint8):
+        return _readable(target)
+    if target.dtype == np.uint64:
+        target = np.minimum(target, np.uint64(2**63 - 1))
+    return target.astype(np.int64)
+
+
+def cross_entropy(
+    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
+):
+    _, dtype = _compute(x)
+    arguments = (
+        _readable(x.reshape(-1)), x.shape[1], _targets(target), _NO_DOUBLES if class_weight is None else _readable(class_weight),
+        ignore_index, smoothing, *_entries(weight, mask), scale,
+        _readable(np.empty(0, x.dtype) if losses is None else losses),
+        _readable(np.empty(0, x.dtype) if grad is None else grad.reshape(-1)),
+        grad is not None and np.may_share_memory(grad, x),
+    )  # fmt: skip
+    kernel = rows.narrow_blocks if x.shape[1] <= rows.NARROW else rows.wide_blocks
+    return _run(kernel, arguments, partials, threads, dtype, rows.ROOM)
+
+
+def target_weight(target, classes, class_weight, ignore_index, weight, mask):
+    partials = np.empty(blocks_of(target.size))
+    bad = rows.target_weight_blocks(
+        _targets(target), classes, _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
+        *_entries(weight, mask), partials, np.empty(LANES),
+    )  # fmt: skip
+    return partials, bad
+
+
+def td_loss(
+    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, scale, losses, grad,
+    td_error, partials, threads,
+):  # fmt: skip
+    _, dtype = _compute(q)
+    none = np.empty(0, q.dtype)
+    arguments = (
+        _readable(q.reshape(-1)), q.shape[1], _targets(actions), _readable(rewards), _readable(next_q.reshape(-1)),
+        _readable(terminated), gamma, _readable(none if online is None else online.reshape(-1)),
+        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), _TD_KINDS[loss], np.array([delta]),
+        *_entries(weight, mask), scale, _readable(none if losses is None else losses),
+        _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),
+    )  # fmt: skip
+    return _run(gather.td_blocks, arguments, partials, threads, dtype, gather.ROOM)

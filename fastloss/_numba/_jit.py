@@ -10,15 +10,17 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.core.caching import FunctionCache
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-__all__ = ["bits", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
+__all__ = ["bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
 # Numba looks only at a function's own file to tell whether its cache is stale; kernels call into
 # several files, so the hash of them all is made part of the cache's key.
-_STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+_HERE = Path(__file__).parent
+_SOURCES = [*sorted(_HERE.glob("*.py")), _HERE.parent / "_blocks.py"]
+_STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in _SOURCES)).hexdigest()
 
 
 class _StampedCache(FunctionCache):
@@ -38,6 +40,21 @@ def kernel(function):
     except RuntimeError:  # read-only home and package: compile in every process
         pass
     return dispatcher
+
+
+def by_type(for_f32, for_f64):
+    """One name for a function's two float types, told apart by the first argument."""
+
+    def function(*arguments):
+        raise TypeError("for compiled code only")
+
+    @overload(function)
+    def choose(*arguments):
+        first = getattr(arguments[0], "dtype", arguments[0])
+        chosen = for_f32 if first == types.float32 else for_f64
+        return lambda *arguments: chosen(*arguments)
+
+    return function
 
 
 @intrinsic

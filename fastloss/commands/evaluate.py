@@ -113,7 +113,7 @@ def _open(arguments: argparse.Namespace, name: str) -> dict[str, NpyFile]:
     target = files["target"]
     if target.shape != shape:
         raise target.error(f"shape {target.shape} does not match {shape}, that of the targets of {arguments.input}")
-    for key in files.keys() & {"sample_weight", "mask"}:
+    for key in [key for key in ("sample_weight", "mask") if key in files]:
         given = files[key].shape
         if not given or given != shape[: len(given)]:
             raise files[key].error(f"shape {given} must be the leading dimensions of {shape}")

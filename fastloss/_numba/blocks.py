@@ -1,0 +1,279 @@
+"""What all kernels share: conversion of dtypes chunk by chunk, weights, masks, sums.
+
+Everything here mirrors ``_cython/blocks.pxi`` operation by operation, so both backends give the same
+bits. Arrays that a call does without have size 0. ``work`` is a kernel's room for chunks in the type
+it computes in, ``flags`` its room for a chunk of a mask, ``lanes`` its accumulators.
+"""
+
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from fastloss._blocks import BLOCK, CHUNK, LANES
+from fastloss._numba._jit import bits, f32, from_bits, inline, u32
+
+# float16 and bfloat16, which Numba does not know on the CPU, travel as records that say what they are.
+HALF = np.dtype([("half", np.uint16)])
+BFLOAT = np.dtype([("bfloat", np.uint16)])
+
+
+def _has(array, field):
+    return isinstance(array.dtype, types.Record) and field in array.dtype.fields
+
+
+@inline
+def half_to_f32(h):
+    # Moving exponent and fraction into place and multiplying by 2^112 is exact, subnormals included.
+    h = u32(h)
+    magnitude = u32((h & u32(0x7FFF)) << u32(13))
+    k = bits(from_bits(magnitude) * f32(5.192296858534828e33))
+    k = u32(k | u32(0x7F800000)) if magnitude >= u32(0x0F800000) else k
+    return from_bits(u32(k | u32((h & u32(0x8000)) << u32(16))))
+
+
+@inline
+def f32_to_half(v):
+    # Round to nearest even: by integer arithmetic where the result is normal, by adding 0.5 where it is not.
+    k = bits(f32(v))
+    sign = u32((k >> u32(16)) & u32(0x8000))
+    magnitude = u32(k & u32(0x7FFFFFFF))
+    normal = u32(u32(magnitude + u32(0xC8000FFF) + u32((magnitude >> u32(13)) & u32(1))) >> u32(13))
+    subnormal = u32(bits(from_bits(magnitude) + f32(0.5)) - u32(0x3F000000))
+    h = subnormal if magnitude < u32(0x38800000) else normal
+    h = u32(0x7C00) if magnitude >= u32(0x477FF000) else h
+    h = u32(0x7E00) if magnitude > u32(0x7F800000) else h
+    return np.uint16(h | sign)
+
+
+@inline
+def bfloat_to_f32(h):
+    return from_bits(u32(u32(h) << u32(16)))
+
+
+@inline
+def f32_to_bfloat(v):
+    k = bits(f32(v))
+    rounded = u32(u32(k + u32(0x7FFF) + u32((k >> u32(16)) & u32(1))) >> u32(16))
+    quiet = u32(u32(k >> u32(16)) | u32(0x40))
+    return np.uint16(quiet if u32(k & u32(0x7FFFFFFF)) > u32(0x7F800000) else rounded)
+
+
+def value_at(source, i, like):
+    """Element ``i`` of an array of any dtype, in the type of ``like``'s elements."""
+
+
+@overload(value_at, inline="always")
+def _value_at(source, i, like):
+    if _has(source, "half"):
+        return lambda source, i, like: like.dtype.type(half_to_f32(source[i]["half"]))
+    if _has(source, "bfloat"):
+        return lambda source, i, like: like.dtype.type(bfloat_to_f32(source[i]["bfloat"]))
+    return lambda source, i, like: like.dtype.type(source[i])
+
+
+def put(target, i, value):
+    """Write element ``i`` of an array of any floating dtype."""
+
+
+@overload(put, inline="always")
+def _put(target, i, value):
+    if _has(target, "half"):
+
+        def put_half(target, i, value):
+            target[i]["half"] = f32_to_half(value)
+
+        return put_half
+    if _has(target, "bfloat"):
+
+        def put_bfloat(target, i, value):
+            target[i]["bfloat"] = f32_to_bfloat(value)
+
+        return put_bfloat
+
+    def put_value(target, i, value):
+        target[i] = value
+
+    return put_value
+
+
+def view(source, start, stop, room):
+    """A chunk in the type of ``room``: in place where the array has it, else converted into ``room``."""
+
+
+@overload(view)
+def _view(source, start, stop, room):
+    if source.dtype == room.dtype:
+        return lambda source, start, stop, room: source[start:stop]
+
+    def convert(source, start, stop, room):
+        part, filled = source[start:stop], room[: stop - start]
+        for i in range(filled.size):
+            filled[i] = value_at(part, i, room)
+        return filled
+
+    return convert
+
+
+def results(target, start, stop, room):
+    """Where a chunk of results is computed: in place where the array has the type, else in ``room``."""
+
+
+@overload(results)
+def _results(target, start, stop, room):
+    if target.dtype == room.dtype:
+        return lambda target, start, stop, room: target[start:stop] if target.size > 0 else room[: stop - start]
+    return lambda target, start, stop, room: room[: stop - start]
+
+
+@inline
+def store(values, target, start):
+    part = target[start : start + values.size]
+    for i in range(values.size):
+        put(part, i, values[i])
+
+
+def store_converted(values, target, start):
+    """Store a chunk that ``results`` did not place in the array itself."""
+
+
+@overload(store_converted)
+def _store_converted(values, target, start):
+    if values.dtype == target.dtype:
+        return lambda values, target, start: None
+    return lambda values, target, start: store(values, target, start)
+
+
+@inline
+def copy(values, room):
+    copied = room[: values.size]
+    for i in range(values.size):
+        copied[i] = values[i]
+    return copied
+
+
+@inline
+def load_weights(weight, n, start, room):
+    # Weights of entries start to start + room.size; one value may stand for a run of entries.
+    run = n // weight.size
+    if run == 1:
+        part = weight[start : start + room.size]
+        for i in range(room.size):
+            room[i] = part[i]
+        return
+    i, k = 0, start // run
+    while i < room.size:
+        value = weight[k]
+        k += 1
+        end = min(room.size, k * run - start)
+        for j in range(i, end):
+            room[j] = value
+        i = end
+
+
+@inline
+def load_mask(mask, n, start, room):
+    run = n // mask.size
+    if run == 1:
+        return mask[start : start + room.size]
+    i, k = 0, start // run
+    while i < room.size:
+        value = mask[k]
+        k += 1
+        end = min(room.size, k * run - start)
+        for j in range(i, end):
+            room[j] = value
+        i = end
+    return room
+
+
+@inline
+def multiply(values, weights):
+    for i in range(values.size):
+        values[i] = values[i] * weights[i]
+
+
+@inline
+def select(values, mask):
+    zero = values.dtype.type(0.0)
+    for i in range(values.size):
+        v = values[i]
+        values[i] = v if mask[i] else zero
+
+
+@inline
+def outside_unit(y, mask):
+    """Whether a kept target is outside [0, 1] or NaN."""
+    bad = 0
+    if mask.size == 0:
+        for i in range(y.size):
+            bad |= not ((y[i] >= 0) & (y[i] <= 1))
+    else:
+        for i in range(y.size):
+            bad |= (not ((y[i] >= 0) & (y[i] <= 1))) & mask[i]
+    return bad != 0
+
+
+@inline
+def clear(lanes):
+    for j in range(LANES):
+        lanes[j] = 0.0
+
+
+@inline
+def add_lanes(lanes, values):
+    """lanes[i % LANES] += values[i]: independent sums in a fixed order, which the compiler vectorises."""
+    quads = values.size // (4 * LANES)
+    for i in range(quads):
+        # Four rows of lanes at a time halve the traffic; the order of the additions stays.
+        at = i * 4 * LANES
+        a, b = values[at : at + LANES], values[at + LANES : at + 2 * LANES]
+        c, d = values[at + 2 * LANES : at + 3 * LANES], values[at + 3 * LANES : at + 4 * LANES]
+        for j in range(LANES):
+            lanes[j] = (((lanes[j] + a[j]) + b[j]) + c[j]) + d[j]
+    rest = values[quads * 4 * LANES :]
+    for i in range(rest.size):
+        lanes[i % LANES] += rest[i]
+
+
+@inline
+def total(lanes):
+    """Sum of the lanes by halving."""
+    half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            lanes[j] = lanes[j] + lanes[j + half]
+        half = half // 2
+    return lanes[0]
+
+
+@inline
+def chunk_bounds(block, chunk, n):
+    start = block * BLOCK + chunk * CHUNK
+    return start, min(start + CHUNK, n)
+
+
+@inline
+def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start):
+    """Weights, mask, sum and stores of a chunk of results."""
+    if weight.size > 0:
+        room = work[: ls.size]
+        load_weights(weight, n, start, room)
+        multiply(ls, room)
+        if grads.size > 0:
+            multiply(gs, room)
+        if hessians.size > 0:
+            multiply(hs, room)
+    if mask.size > 0:
+        select(ls, flags)
+        if grads.size > 0:
+            select(gs, flags)
+        if hessians.size > 0:
+            select(hs, flags)
+    if hessians.size == 0:
+        add_lanes(lanes, ls)
+    if losses.size > 0:
+        store(ls, losses, start)
+    if grads.size > 0:
+        store_converted(gs, grads, start)
+    if hessians.size > 0:
+        store_converted(hs, hessians, start)

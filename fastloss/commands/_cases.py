@@ -1,0 +1,153 @@
+"""What `check` computes: arguments for every loss, and the reference's answer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import fastloss as fl
+
+from .. import reference
+from ..registry import LOSSES, Loss
+
+# Exact in float32 and different from every default, so that an ignored parameter is noticed.
+_OTHER_PARAMS = {"pos_weight": 2.0, "label_smoothing": 0.25, "delta": 0.5, "beta": 0.5, "gamma": 0.75}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One loss with all that it is called with.
+
+    Attributes
+    ----------
+    loss : Loss
+        Entry of the registry.
+    x : ndarray
+        The array that the gradient belongs to.
+    others : tuple of ndarray
+        The remaining positional arguments.
+    params : dict
+        Keyword arguments of public function and reference alike.
+    tiny_exact : bool
+        Whether even tiny results have full relative accuracy; else they count as errors against 1.
+    """
+
+    loss: Loss
+    x: np.ndarray
+    others: tuple[np.ndarray, ...]
+    params: dict[str, object]
+    tiny_exact: bool = True
+
+    def call(self, backend: str, **common):
+        """Call the public function."""
+        return getattr(fl, self.loss.name)(self.x, *self.others, **self.params, **common, backend=backend)
+
+    def hess(self, backend: str) -> np.ndarray:
+        """Return the Hessian by the public function."""
+        with fl.use_backend(backend):
+            return fl.grad_hess(getattr(fl, self.loss.name), self.x, *self.others, **self.params)[1]
+
+    def expected(self) -> tuple[np.ndarray, ...]:
+        """Return loss and gradient, and what else the reference gives."""
+        with np.errstate(all="ignore"):
+            return getattr(reference, self.loss.name)(self.x, *self.others, **self.params)
+
+    def but(self, **changes) -> Case:
+        """Return a copy with other arrays or parameters."""
+        return replace(self, **changes)
+
+    def with_garbage(self, rows: np.ndarray) -> Case:
+        """Return a copy that holds NaN and impossible indices in some rows."""
+        x = self.x.copy()
+        x[rows] = np.nan
+        first = self.others[0].copy()
+        first[rows] = np.nan if first.dtype.kind == "f" else 2**30
+        return self.but(x=x, others=(first, *self.others[1:]))
+
+
+def ordinary(loss: Loss, dtype: np.dtype, rows: int) -> list[Case]:
+    """Finite arguments, once with the parameters' defaults and once with other ones."""
+    rng = np.random.default_rng(7)
+    other = {p.name: _OTHER_PARAMS.get(p.name, p.default) for p in loss.params}
+    base = _MAKERS[loss.name if loss.kind == "gather" else loss.kind](loss, dtype, rng, rows)
+    # Smoothed targets put a zero into the gradient, near which only absolute accuracy is promised.
+    changed = base.but(params=base.params | other, tiny_exact=base.tiny_exact and "label_smoothing" not in other)
+    if loss.kind == "gather":
+        return [base, *(changed.but(params=changed.params | extra) for extra in _td_variants(base, rng))]
+    return [base, changed]
+
+
+def _elementwise(loss: Loss, dtype: np.dtype, rng: np.random.Generator, rows: int) -> Case:
+    # From ordinary sizes up to where float32 exponentials turn subnormal.
+    x = (rng.standard_normal(rows) * rng.choice([1.0, 8.0, 40.0], rows)).astype(dtype)
+    y = rng.integers(0, 2, rows) if loss.target == "unit" else rng.standard_normal(rows) * 4
+    return Case(loss, x, (y.astype(dtype),), {p.name: p.default for p in loss.params})
+
+
+def _rows(loss: Loss, dtype: np.dtype, rng: np.random.Generator, rows: int) -> Case:
+    classes = 37
+    x = rng.standard_normal((rows, classes)) * rng.choice([1.0, 8.0], (rows, 1)) + rng.choice([0.0, 1e4], (rows, 1))
+    target = rng.integers(0, classes, rows)
+    # Every third row is confident: its loss is as small as exp(-20).
+    x[np.arange(0, rows, 3), target[::3]] = x[::3].max(axis=1) + 20.0
+    # On this grid x - max is exact, so that the float64 reference adds no error of its own to speak of.
+    x = np.round(x * 64) / 64
+    return Case(loss, x.astype(dtype), (target,), {p.name: p.default for p in loss.params})
+
+
+def _td(loss: Loss, dtype: np.dtype, rng: np.random.Generator, rows: int) -> Case:
+    actions = 6
+
+    # On this grid the TD error is exact: rounding before a cancellation would drown what is tested.
+    def values(*shape: int) -> np.ndarray:
+        return (rng.integers(-256, 257, shape) / 64).astype(dtype)
+
+    others = (rng.integers(0, actions, rows), values(rows), values(rows, actions), rng.random(rows) < 0.2)
+    return Case(loss, values(rows, actions), others, {"gamma": 0.5, "delta": 1.0})
+
+
+def _td_variants(case: Case, rng: np.random.Generator) -> list[dict[str, object]]:
+    legal = rng.random(case.x.shape) < 0.5
+    legal[::10] = False
+    online = rng.permuted(case.x, axis=1)
+    return [{"loss": form, "next_q_online": online, "next_action_mask": legal} for form in ("huber", "mse", "smooth_l1")]
+
+
+_MAKERS: dict[str, Callable[..., Case]] = {"elementwise": _elementwise, "rows": _rows, "td_loss": _td}
+
+
+def special(loss: Loss, dtype: np.dtype) -> Case:
+    """Infinities, NaN, subnormal and huge numbers, in all pairs where there are two arrays."""
+    limits = np.finfo(dtype)
+    values = [0.0, limits.smallest_subnormal, limits.tiny, 0.5, 1.0, 17.0, 90.0, 104.0, 750.0, limits.max, np.inf]
+    values = np.array([*values, *(-v for v in values), np.nan], dtype)
+    params = {p.name: p.default for p in loss.params}
+    if loss.kind == "elementwise":
+        targets = np.array([0, 1], dtype) if loss.target == "unit" else values
+        x, y = (a.ravel() for a in np.meshgrid(values, targets))
+        return Case(loss, x, (y,), params)
+    if loss.kind == "rows":
+        # One special logit beside ordinary ones, and either of them right.
+        x = np.tile(np.array([0.0, 1.0, -1.0], dtype), (2 * len(values), 1))
+        x[:, 0] = np.repeat(values, 2)
+        return Case(loss, x, (np.tile([0, 1], len(values)),), params)
+    return _special_td(loss, dtype, values)
+
+
+def _special_td(loss: Loss, dtype: np.dtype, values: np.ndarray) -> Case:
+    # Every value as the action's value, as another action's, as an illegal one, and behind the end of an episode.
+    n = len(values)
+    q, next_q = np.ones((4 * n, 3), dtype), np.ones((4 * n, 3), dtype)
+    legal, terminated = np.ones(q.shape, bool), np.zeros(4 * n, bool)
+    q[:n, 0] = q[n : 2 * n, 1] = next_q[2 * n : 3 * n, 2] = values
+    legal[2 * n : 3 * n, 2] = False
+    next_q[3 * n :], terminated[3 * n :] = values[:, None], True
+    others = (np.zeros(4 * n, int), np.ones(4 * n, dtype), next_q, terminated)
+    return Case(loss, q, others, {"gamma": 0.5, "delta": 1.0, "next_action_mask": legal})
+
+
+def testable() -> list[Loss]:
+    """The registered losses for which there are cases."""
+    return [loss for loss in LOSSES.values() if (loss.name if loss.kind == "gather" else loss.kind) in _MAKERS]
