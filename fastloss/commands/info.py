@@ -17,18 +17,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the facts that a bug report needs."""
-    print(f"{'fastloss':<14}{fl.__version__}")
-    print(f"{'python':<14}{platform.python_version()} on {platform.system()} {platform.machine()}")
-    for name in _DISTRIBUTIONS:
-        print(f"{name:<14}{_version(name)}")
-    print()
     fl.show_config()
+    print(f"{'platform':9s} {platform.platform()}")
+    print(f"{'packages':9s} {', '.join(_described(name) for name in _DISTRIBUTIONS)}")
     return 0
 
 
-def _version(distribution: str) -> str:
+def _described(distribution: str) -> str:
     # Read from the metadata: importing Numba to ask for its version takes a second.
     try:
-        return version(distribution)
+        return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:
-        return "not installed"
+        return f"{distribution} not installed"
