@@ -70,8 +70,13 @@ def _parser(command: str) -> argparse.ArgumentParser:
     for name in [command] if command in COMMANDS else COMMANDS:
         module = import_module(f".commands.{name}", __package__)
         summary = (module.__doc__ or "").partition("\n")[0]
-        subparser = commands.add_parser(name, help=summary, description=module.__doc__, allow_abbrev=False,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+        subparser = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.configure(subparser)
         subparser.set_defaults(run=module.run)
     return parser

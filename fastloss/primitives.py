@@ -24,16 +24,16 @@ LN2_LO_F64 = 1.90821492927058770002e-10
 # Adding 1.5 * 2^(precision - 1) rounds to an integer and leaves it in the low bits.
 ROUND_F32 = 12582912.0
 ROUND_F64 = 6755399441055744.0
+# Adding and subtracting this leaves multiples of 2^-9 (float32) and 2^-19 (float64).
+COARSE_F32 = 24576.0
+COARSE_F64 = 12884901888.0
 # Below this exp() rounds to zero.
 EXP_MIN_F32 = -104.0
 EXP_MIN_F64 = -746.0
 
 
-def exp_parts_f32(x, lo):
-    """exp(x + lo) for x in [-104, 0], |lo| below an ULP of x: Cody-Waite and a degree 6 polynomial."""
-    t = fma(x, LOG2E, ROUND_F32)
-    n = t - ROUND_F32
-    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x)) + lo
+def exp_reduced_f32(r, t):
+    """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t: a polynomial of degree 6."""
     z = r * r
     even = fma(fma(0.0013926250394433737, z, 0.04166655242443085), z, 0.5)
     odd = fma(0.00836323294788599, z, 0.16666576266288757)
@@ -43,11 +43,16 @@ def exp_parts_f32(x, lo):
     return p * from_bits(k) * 5.421010862427522e-20
 
 
-def exp_parts_f64(x, lo):
-    """exp(x + lo) for x in [-746, 0], |lo| below an ULP of x: Cody-Waite and a degree 12 polynomial."""
-    t = fma(x, LOG2E, ROUND_F64)
-    n = t - ROUND_F64
-    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x)) + lo
+def exp_parts_f32(x, lo):
+    """exp(x + lo) for x in [-104, 0], |lo| below an ULP of x: Cody-Waite reduction."""
+    t = fma(x, LOG2E, ROUND_F32)
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x)) + lo
+    return exp_reduced_f32(r, t)
+
+
+def exp_reduced_f64(r, t):
+    """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t: a polynomial of degree 12."""
     z = r * r
     even = fma(2.09147553258932e-09, z, 2.755727347871858e-07)
     even = fma(fma(even, z, 2.480158732567746e-05), z, 0.0013888888888883711)
@@ -57,6 +62,14 @@ def exp_parts_f64(x, lo):
     p = fma(z, fma(odd, r, even), r) + 1.0
     k: int = (bits(t) << 52) + 0x43F0000000000000
     return p * from_bits(k) * 5.421010862427522e-20
+
+
+def exp_parts_f64(x, lo):
+    """exp(x + lo) for x in [-746, 0], |lo| below an ULP of x: Cody-Waite reduction."""
+    t = fma(x, LOG2E, ROUND_F64)
+    n = t - ROUND_F64
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x)) + lo
+    return exp_reduced_f64(r, t)
 
 
 def exp_neg_f32(a):
@@ -94,6 +107,28 @@ def exp_diff_f64(x, m):
     lo = lo if d > EXP_MIN_F64 else 0.0
     d = EXP_MIN_F64 if d < EXP_MIN_F64 else d
     return exp_parts_f64(d, lo)
+
+
+def exp_near_f32(x, m):
+    """exp(x - m) for x <= m, |m| < 8192: m's coarse part joins n ln 2 exactly, so that x is rounded once, at the end."""
+    low = m + EXP_MIN_F32
+    x = low if x < low else x
+    coarse = (m + COARSE_F32) - COARSE_F32
+    t = fma(x - m, LOG2E, ROUND_F32)
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, (x - fma(n, LN2_HI_F32, coarse)) - (m - coarse))
+    return exp_reduced_f32(r, t)
+
+
+def exp_near_f64(x, m):
+    """exp(x - m) for x <= m, |m| < 8192: m's coarse part joins n ln 2 exactly, so that x is rounded once, at the end."""
+    low = m + EXP_MIN_F64
+    x = low if x < low else x
+    coarse = (m + COARSE_F64) - COARSE_F64
+    t = fma(x - m, LOG2E, ROUND_F64)
+    n = t - ROUND_F64
+    r = fma(n, -LN2_LO_F64, (x - fma(n, LN2_HI_F64, coarse)) - (m - coarse))
+    return exp_reduced_f64(r, t)
 
 
 def log1p_unit_f32(e):

@@ -105,25 +105,44 @@ cdef void store(Code code, const real* source, void* target, Py_ssize_t start, P
         _to_bfloat(source, <uint16_t*>target + start, n)
 
 
-cdef int64_t load_index(Code code, const void* source, Py_ssize_t i) noexcept nogil:
-    # One class or action; an unsigned value beyond int64 stays out of range.
+ctypedef fused integer:
+    int8_t
+    int16_t
+    int32_t
+    int64_t
+    uint8_t
+    uint16_t
+    uint32_t
+
+
+cdef inline void _cast_index(const integer* source, int64_t* target, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        target[i] = source[i]
+
+
+cdef void load_indices(Code code, const void* source, Py_ssize_t start, int64_t* target, Py_ssize_t n) noexcept nogil:
+    # Classes or actions start to start + n; an unsigned value beyond int64 stays out of range.
+    cdef Py_ssize_t i
     cdef uint64_t u
     if code == I64:
-        return (<const int64_t*>source)[i]
-    if code == I32:
-        return (<const int32_t*>source)[i]
-    if code == U8:
-        return (<const uint8_t*>source)[i]
-    if code == I8:
-        return (<const int8_t*>source)[i]
-    if code == I16:
-        return (<const int16_t*>source)[i]
-    if code == U16:
-        return (<const uint16_t*>source)[i]
-    if code == U32:
-        return (<const uint32_t*>source)[i]
-    u = (<const uint64_t*>source)[i]
-    return INT64_MAX if u > <uint64_t>INT64_MAX else <int64_t>u
+        _cast_index(<const int64_t*>source + start, target, n)
+    elif code == I32:
+        _cast_index(<const int32_t*>source + start, target, n)
+    elif code == U8:
+        _cast_index(<const uint8_t*>source + start, target, n)
+    elif code == I8:
+        _cast_index(<const int8_t*>source + start, target, n)
+    elif code == I16:
+        _cast_index(<const int16_t*>source + start, target, n)
+    elif code == U16:
+        _cast_index(<const uint16_t*>source + start, target, n)
+    elif code == U32:
+        _cast_index(<const uint32_t*>source + start, target, n)
+    else:
+        for i in range(n):
+            u = (<const uint64_t*>source)[start + i]
+            target[i] = INT64_MAX if u > <uint64_t>INT64_MAX else <int64_t>u
 
 
 cdef inline bint is_native(Code code, const real* _) noexcept nogil:
@@ -179,12 +198,18 @@ cdef void select(real* values, const uint8_t* mask, Py_ssize_t n) noexcept nogil
 
 cdef void add_lanes(double* lanes, const real* values, Py_ssize_t n) noexcept nogil:
     # lanes[i % LANES] += values[i]: independent sums in a fixed order, which the compiler vectorises.
-    cdef Py_ssize_t i, j, full = n - n % LANES
-    for i in range(n // LANES):
+    cdef Py_ssize_t i, j, quads = n // (4 * LANES), rows = n // LANES
+    cdef const real* v
+    for i in range(quads):
+        # Four rows of lanes at a time halve the traffic; the order of the additions stays.
+        v = values + i * 4 * LANES
+        for j in range(LANES):
+            lanes[j] = (((lanes[j] + <double>v[j]) + <double>v[LANES + j]) + <double>v[2 * LANES + j]) + <double>v[3 * LANES + j]
+    for i in range(4 * quads, rows):
         for j in range(LANES):
             lanes[j] = lanes[j] + <double>values[i * LANES + j]
-    for j in range(n - full):
-        lanes[j] = lanes[j] + <double>values[full + j]
+    for j in range(n - rows * LANES):
+        lanes[j] = lanes[j] + <double>values[rows * LANES + j]
 
 
 cdef void clear_lanes(double* lanes) noexcept nogil:

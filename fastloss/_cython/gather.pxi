@@ -67,6 +67,7 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
         stop = min(start + job.block_rows, e.n)
         while start < stop:
             n = min(stop - start, SIDE)
+            load_indices(job.actions_code, job.actions, start, chosen, n)
             for r in range(n):
                 i = start + r
                 value[r] = <real>0.0
@@ -74,12 +75,11 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                 kept[r] = 0
                 if e.mask != NULL and not e.mask[i // e.mask_run]:
                     continue
-                a = load_index(job.actions_code, job.actions, i)
+                a = chosen[r]
                 if a < 0 or a >= count:
                     bad = True
                     continue
                 kept[r] = 1
-                chosen[r] = a
                 value[r] = value_at(_, e.code, job.q, i * count + a)
                 reward = value_at(_, e.code, job.rewards, i)
                 next_value = <real>0.0 if job.terminated[i] else best_next(job, i, _)

@@ -8,6 +8,10 @@
 
 cdef enum:
     SIDE = 64       # rows worked on side by side
+    NEAR = 8192     # rows whose maximum is below this in magnitude take the shorter way to exp(x - m)
+
+
+cdef double CONFIDENT = 0.0009765625    # 2^-10: below this, s is summed without the maximum's 1
 
 
 cdef struct RowJob:
@@ -39,28 +43,34 @@ cdef inline double class_weight_of(const RowJob* job, Py_ssize_t k) noexcept nog
     return job.class_weight[k] if job.class_weight != NULL else 1.0
 
 
-cdef bint open_row(const RowJob* job, Py_ssize_t i, Row* row) noexcept nogil:
-    # Returns whether the target is bad.
+cdef bint load_targets(const RowJob* job, Py_ssize_t first, int64_t* y, Py_ssize_t n) noexcept nogil:
+    # Classes of rows first to first + n <= SIDE, -1 where a row counts as masked. Returns whether one is bad.
     cdef const Entries* e = &job.entries
-    cdef int64_t y
-    row.y = -1
-    row.weight = 1.0
-    if e.mask != NULL and not e.mask[i // e.mask_run]:
-        return False
-    y = load_index(job.target_code, job.target, i)
-    if y == job.ignore_index:
-        return False
-    if y < 0 or y >= job.classes:
-        return True
+    cdef const uint8_t* mask
+    cdef uint8_t room[SIDE]
+    cdef int64_t k, ignore = job.ignore_index, classes = job.classes
+    cdef int64_t bad = 0
+    cdef Py_ssize_t r
+    load_indices(job.target_code, job.target, first, y, n)
+    if e.mask != NULL:
+        mask = load_mask(e, first, room, n)
+        for r in range(n):
+            y[r] = y[r] if mask[r] else ignore
+    for r in range(n):
+        k = y[r]
+        bad |= ((k < 0) | (k >= classes)) & (k != ignore)
+        y[r] = -1 if (k < 0) | (k >= classes) | (k == ignore) else k
+    return bad != 0
+
+
+cdef void open_row(const RowJob* job, Py_ssize_t i, int64_t y, Row* row) noexcept nogil:
     row.y = <Py_ssize_t>y
     row.w_y = class_weight_of(job, row.y)
     row.w_sum = job.weight_sum
     row.u = (1.0 - job.smoothing) * row.w_y
     row.v = job.smoothing / <double>job.classes
-    if e.weight != NULL:
-        load(e.weight_code, e.weight, i // e.weight_run, &row.weight, 1)
-    row.scale = e.scale * row.weight
-    return False
+    row.weight = weight_at(&job.entries, i) if job.entries.weight != NULL else 1.0
+    row.scale = job.entries.scale * row.weight
 
 
 cdef inline double target_grad(const Row* row, double others, double own, double total_) noexcept nogil:
@@ -120,41 +130,75 @@ cdef void add_maxima(real* lanes, const real* x, Py_ssize_t n) noexcept nogil:
         lanes[j] = v if v > m else m
 
 
+cdef real greatest(real* lanes) noexcept nogil:
+    cdef Py_ssize_t j, half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            lanes[j] = lanes[j + half] if lanes[j + half] > lanes[j] else lanes[j]
+        half = half // 2
+    return lanes[0]
+
+
+cdef inline real exp_below(real x, real m) noexcept nogil:
+    # exp(x - m) for one value, as the loops below compute it.
+    if real is float:
+        return exp_near_f32(x, m) if abs_f32(m) < <float>NEAR else exp_diff_f32(x, m)
+    else:
+        return exp_near_f64(x, m) if abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
+
+
 cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(n):
-        if real is float:
-            e[i] = exp_diff_f32(x[i], m)
+    if real is float:
+        if abs_f32(m) < <float>NEAR:
+            for i in range(n):
+                e[i] = exp_near_f32(x[i], m)
         else:
-            e[i] = exp_diff_f64(x[i], m)
+            for i in range(n):
+                e[i] = exp_diff_f32(x[i], m)
+    else:
+        if abs_f64(m) < <double>NEAR:
+            for i in range(n):
+                e[i] = exp_near_f64(x[i], m)
+        else:
+            for i in range(n):
+                e[i] = exp_diff_f64(x[i], m)
 
 
-cdef Py_ssize_t add_below(double* lanes, const real* x, const real* e, real m, Py_ssize_t n) noexcept nogil:
-    # Add the e of all that is not a maximum; return the number of maxima.
-    cdef Py_ssize_t i, j, full = n - n % LANES
+cdef Py_ssize_t add_below_one(double* lanes, const real* e, Py_ssize_t n) noexcept nogil:
+    # Add all e but those of 1, which are exact; return how many those are.
+    cdef Py_ssize_t i, j, rows = n // LANES
     cdef int32_t count = 0
     cdef real v
-    for i in range(n // LANES):
+    for i in range(rows):
         for j in range(LANES):
             v = e[i * LANES + j]
-            lanes[j] = lanes[j] + <double>(<real>0.0 if x[i * LANES + j] == m else v)
-    for j in range(n - full):
-        v = e[full + j]
-        lanes[j] = lanes[j] + <double>(<real>0.0 if x[full + j] == m else v)
+            lanes[j] = lanes[j] + <double>(<real>0.0 if v == <real>1.0 else v)
+    for j in range(n - rows * LANES):
+        v = e[rows * LANES + j]
+        lanes[j] = lanes[j] + <double>(<real>0.0 if v == <real>1.0 else v)
     for i in range(n):
-        count += x[i] == m
+        count += e[i] == <real>1.0
     return count
+
+
+cdef inline double smoothing_term(double m, double x, double w) noexcept nogil:
+    return (m - x) * w if w != 0.0 else 0.0
 
 
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
     # Add w_k (m - x_k), classes of weight 0 left out.
-    cdef Py_ssize_t i
-    cdef double d
-    for i in range(n):
-        d = <double>m - <double>x[i]
+    cdef Py_ssize_t i, j, at, rows = n // LANES
+    for i in range(rows):
+        at = i * LANES
         if w != NULL:
-            d = d * w[i] if w[i] != 0.0 else 0.0
-        lanes[i % LANES] += d
+            for j in range(LANES):
+                lanes[j] = lanes[j] + smoothing_term(m, x[at + j], w[at + j])
+        else:
+            for j in range(LANES):
+                lanes[j] = lanes[j] + (<double>m - <double>x[at + j])
+    for i in range(rows * LANES, n):
+        lanes[i % LANES] += smoothing_term(m, x[i], w[i] if w != NULL else 1.0)
 
 
 cdef void scale_chunk(const real* e, real* g, real factor, Py_ssize_t n) noexcept nogil:
@@ -173,7 +217,7 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
     # One row of any length. Returns its loss; may write its gradient over its logits.
     cdef Code code = job.entries.code
     cdef Py_ssize_t c = job.classes, base = i * c, chunk, chunks = (c + CHUNK - 1) // CHUNK, start, n, j, count = 0
-    cdef bint native = is_native(code, _)
+    cdef bint native = is_native(code, _), kept = native and job.grad != NULL
     cdef real x_room[CHUNK]
     cdef real e_room[CHUNK]
     cdef real maxima[LANES]
@@ -183,7 +227,7 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
     cdef real* e
     cdef const double* w
     cdef real m = <real>-INFINITY, x_y, g_y, e_y
-    cdef double s, total_, others, loss, factor
+    cdef double s, total_, others, gap, loss, factor
     for j in range(LANES):
         maxima[j] = <real>-INFINITY
     for chunk in range(chunks):
@@ -194,37 +238,54 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
             load(code, job.x, base + start, x_room, n)
             x = x_room
         add_maxima(maxima, x, n)
-    for j in range(LANES):
-        m = maxima[j] if maxima[j] > m else m
+    m = greatest(maxima)
     if m == <real>INFINITY:
         return infinite_row(job, row, i, _)
     load(code, job.x, base + row.y, &x_y, 1)
     clear_lanes(lanes)
-    clear_lanes(smooth)
+    if row.v != 0.0:
+        clear_lanes(smooth)
     for chunk in range(chunks):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         x = <const real*>job.x + base + start
         # The gradient's own memory holds e for the last pass, unless it is narrower than e.
-        e = <real*>job.grad + base + start if native and job.grad != NULL else e_room
+        e = <real*>job.grad + base + start if kept else e_room
         if not native or job.grad == job.x:
             load(code, job.x, base + start, x_room, n)
             x = x_room
         exp_chunk(x, m, e, n)
-        count += add_below(lanes, x, e, m, n)
+        if real is float:
+            add_lanes(lanes, e, n)
+        else:
+            count += add_below_one(lanes, e, n)
         if row.v != 0.0:
             add_smoothing(smooth, x, m, job.class_weight + start if job.class_weight != NULL else NULL, n)
-    # NaN or only -inf: no maximum was found.
-    s = total(lanes) + <double>(count - 1) if count > 0 else NAN
+    if real is float:
+        s = total(lanes) - 1.0
+        if not s >= CONFIDENT:
+            # Leave the maximum out before it swallows the digits of the rest. (Ties would have made s at least 1.)
+            clear_lanes(lanes)
+            for chunk in range(chunks):
+                start = chunk * CHUNK
+                n = min(c - start, CHUNK)
+                e = <real*>job.grad + base + start if kept else e_room
+                if not kept:
+                    load(code, job.x, base + start, x_room, n)
+                    exp_chunk(x_room, m, e, n)
+                count += add_below_one(lanes, e, n)
+            s = total(lanes) + <double>(count - 1)
+    else:
+        s = total(lanes) + <double>(count - 1)
     total_ = 1.0 + s
     loss = log1p_f64(s)
-    loss = row.u * ((<double>m - <double>x_y) + loss) + (row.v * (total(smooth) + row.w_sum * loss) if row.v != 0.0 else 0.0)
+    gap = <double>m - <double>x_y
+    if row.u == 0.0 and gap == INFINITY:
+        gap = 0.0   # a class of weight 0 costs nothing, whatever its logit
+    loss = row.u * (gap + loss) + (row.v * (total(smooth) + row.w_sum * loss) if row.v != 0.0 else 0.0)
     if job.grad == NULL:
         return loss
-    if real is float:
-        e_y = exp_diff_f32(x_y, m)
-    else:
-        e_y = exp_diff_f64(x_y, m)
+    e_y = exp_below(x_y, m)
     others = s if x_y == m else total_ - <double>e_y
     g_y = <real>target_grad(row, others, e_y, total_)
     factor = (row.u + row.v * row.w_sum) / total_ * row.scale
@@ -251,17 +312,45 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
 # --- few classes -------------------------------------------------------------------------------------
 
 
-cdef void side_exp(real* x, const real* m, const real* top, real k, double* s, Py_ssize_t n) noexcept nogil:
-    # One class of all rows: x becomes e, s grows by it except where the class is the row's maximum.
-    cdef Py_ssize_t r
-    cdef real e
-    for r in range(n):
-        if real is float:
-            e = exp_diff_f32(x[r], m[r])
-        else:
-            e = exp_diff_f64(x[r], m[r])
-        x[r] = e
-        s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
+cdef struct Side:
+    # Rows side by side: one value per row.
+    int64_t y[SIDE]         # as in Row
+    double u[SIDE]
+    double w_y[SIDE]
+    double weight[SIDE]
+    double scale[SIDE]
+    double s[SIDE]
+    double log[SIDE]
+    double smooth[SIDE]
+    double gap[SIDE]        # m - x_y
+    double own[SIDE]        # e_y
+    double others[SIDE]     # S - e_y
+    double factor[SIDE]
+    double g_y[SIDE]
+    double losses[SIDE]
+
+
+cdef void rows_to_sides(const real* source, real* x, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
+    # Transpose, eight rows at a time: an inner loop of fixed length is unrolled and its stores are merged.
+    cdef Py_ssize_t r, k, j, whole = n - n % 8
+    for r in range(0, whole, 8):
+        for k in range(c):
+            for j in range(8):
+                x[k * SIDE + r + j] = source[(r + j) * c + k]
+    for r in range(whole, n):
+        for k in range(c):
+            x[k * SIDE + r] = source[r * c + k]
+
+
+cdef void sides_to_rows(const real* x, real* out, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t r, k, j, whole = n - n % 8
+    for r in range(0, whole, 8):
+        for k in range(c):
+            for j in range(8):
+                out[(r + j) * c + k] = x[k * SIDE + r + j]
+    for r in range(whole, n):
+        for k in range(c):
+            out[r * c + k] = x[k * SIDE + r]
 
 
 cdef void side_maxima(const real* x, real* m, real* top, real k, Py_ssize_t n) noexcept nogil:
@@ -275,10 +364,23 @@ cdef void side_maxima(const real* x, real* m, real* top, real k, Py_ssize_t n) n
         m[r] = v if v > old else old
 
 
-cdef void side_log1p(const double* s, double* l, Py_ssize_t n) noexcept nogil:
+cdef void side_exp(real* x, const real* m, const real* top, real k, double* s, bint near, Py_ssize_t n) noexcept nogil:
+    # One class of all rows: x becomes e, s grows by it except where the class is the row's maximum.
     cdef Py_ssize_t r
-    for r in range(n):
-        l[r] = log1p_f64(s[r])
+    cdef real e
+    if near:
+        for r in range(n):
+            if real is float:
+                e = exp_near_f32(x[r], m[r])
+            else:
+                e = exp_near_f64(x[r], m[r])
+            x[r] = e
+            s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
+    else:
+        for r in range(n):
+            e = exp_below(x[r], m[r])
+            x[r] = e
+            s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
 
 
 cdef void side_smoothing(double* sums, const real* x, const real* m, double w, Py_ssize_t n) noexcept nogil:
@@ -287,103 +389,126 @@ cdef void side_smoothing(double* sums, const real* x, const real* m, double w, P
         sums[r] = sums[r] + (<double>m[r] - <double>x[r]) * w
 
 
-cdef void side_scale(real* e, const real* factor, Py_ssize_t n) noexcept nogil:
+cdef void side_finish(Side* side, double v, double w_sum, Py_ssize_t n) noexcept nogil:
+    # Losses, factors and gradients at the target of all rows.
     cdef Py_ssize_t r
+    cdef double total_, log, smooth
     for r in range(n):
-        e[r] = e[r] * factor[r]
+        side.log[r] = log1p_f64(side.s[r])
+    for r in range(n):
+        total_ = 1.0 + side.s[r]
+        log = side.log[r]
+        side.factor[r] = (side.u[r] + v * w_sum) / total_ * side.scale[r]
+        smooth = v * (side.smooth[r] + w_sum * log) if v != 0.0 else 0.0
+        side.losses[r] = (side.u[r] * (side.gap[r] + log) + smooth) * side.weight[r]
+        smooth = v * (w_sum * side.own[r] / total_ - side.w_y[r]) if v != 0.0 else 0.0
+        side.g_y[r] = (-(side.u[r] * side.others[r]) / total_ + smooth) * side.scale[r]
 
 
-cdef void side_smooth_scale(real* e, const double* factor, const double* shift, double w, Py_ssize_t n) noexcept nogil:
+cdef void side_scale(real* e, const double* factor, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t r
     for r in range(n):
-        e[r] = <real>(<double>e[r] * factor[r] - shift[r] * w)
+        e[r] = e[r] * <real>factor[r]
+
+
+cdef void side_smooth_scale(real* e, const double* factor, const double* scale, double shift, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(n):
+        e[r] = <real>(<double>e[r] * factor[r] - scale[r] * shift)
 
 
 cdef bint narrow_rows(const RowJob* job, Py_ssize_t first, Py_ssize_t n, double* losses, const real* _) noexcept nogil:
     # Rows first to first + n, n <= SIDE, transposed so that every loop runs over rows. Returns whether a target is bad.
     cdef Code code = job.entries.code
-    cdef Py_ssize_t c = job.classes, base = first * c, r, k, padded = (n + 15) // 16 * 16
-    cdef bint native = is_native(code, _), bad = False, smooth = job.smoothing != 0.0
-    cdef Row rows[SIDE]
+    cdef Py_ssize_t c = job.classes, base = first * c, r, k, y, padded = (n + 15) // 16 * 16
+    cdef bint native = is_native(code, _), bad = False, infinite = False
+    cdef bint plain = job.class_weight == NULL and job.smoothing != 1.0
+    cdef int outside = 0
+    cdef double v = job.smoothing / <double>c
+    cdef Row row
+    cdef Side side
     cdef real flat[NARROW * SIDE]
     cdef real x[NARROW * SIDE]
     cdef real m[SIDE]
     cdef real top[SIDE]
-    cdef real x_y[SIDE]
-    cdef real g_y[SIDE]
-    cdef real factor[SIDE]
-    cdef double s[SIDE]
-    cdef double l[SIDE]
-    cdef double sums[SIDE]
-    cdef double wide_factor[SIDE]
-    cdef double shift[SIDE]
-    cdef double others, own
     cdef const real* source = <const real*>job.x + base
     cdef real* out
     if not native:
         load(code, job.x, base, flat, n * c)
         source = flat
-    for r in range(n):
-        bad |= open_row(job, first + r, &rows[r])
-        if rows[r].y >= 0:
-            for k in range(c):
-                x[k * SIDE + r] = source[r * c + k]
-            x_y[r] = source[r * c + rows[r].y]
-        else:
-            for k in range(c):
-                x[k * SIDE + r] = <real>0.0
+    bad = load_targets(job, first, side.y, n)
     for r in range(n, padded):
-        for k in range(c):
-            x[k * SIDE + r] = <real>0.0
+        side.y[r] = -1
+    if job.entries.weight != NULL:
+        load_weights(&job.entries, first, side.weight, n)
+        for r in range(n, padded):
+            side.weight[r] = 0.0
+    else:
+        for r in range(padded):
+            side.weight[r] = 1.0
+    if job.class_weight != NULL:
+        for r in range(padded):
+            side.w_y[r] = job.class_weight[max(side.y[r], 0)]
+    else:
+        for r in range(padded):
+            side.w_y[r] = 1.0
     for r in range(padded):
         m[r] = <real>-INFINITY
         top[r] = <real>-1.0
-        s[r] = 0.0
-        sums[r] = 0.0
+        side.s[r] = 0.0
+        side.smooth[r] = 0.0
+        side.u[r] = (1.0 - job.smoothing) * side.w_y[r]
+        side.scale[r] = job.entries.scale * side.weight[r]
+    rows_to_sides(source, x, c, n)
+    for k in range(c):
+        for r in range(n, padded):
+            x[k * SIDE + r] = <real>0.0
+    for r in range(n):
+        if side.y[r] < 0:   # masked: nothing of it may be looked at
+            side.u[r] = side.w_y[r] = side.weight[r] = side.scale[r] = 0.0
+            for k in range(c):
+                x[k * SIDE + r] = <real>0.0
     for k in range(c):
         side_maxima(x + k * SIDE, m, top, <real>k, padded)
-    if smooth:
+    for r in range(padded):
+        outside |= (m[r] >= <real>NEAR) | (m[r] <= -<real>NEAR) | (m[r] != m[r])
+        side.gap[r] = <double>m[r] - <double>x[max(side.y[r], 0) * SIDE + r]
+    if outside or not plain:
+        for r in range(n):
+            infinite |= m[r] == <real>INFINITY
+            if side.u[r] == 0.0 and side.gap[r] == INFINITY:
+                side.gap[r] = 0.0   # a class of weight 0 costs nothing, whatever its logit
+    if v != 0.0:
         for k in range(c):
             if class_weight_of(job, k) != 0.0:
-                side_smoothing(sums, x + k * SIDE, m, class_weight_of(job, k), padded)
+                side_smoothing(side.smooth, x + k * SIDE, m, class_weight_of(job, k), padded)
     for k in range(c):
-        side_exp(x + k * SIDE, m, top, <real>k, s, padded)
-    side_log1p(s, l, padded)
-    for r in range(n):
-        if rows[r].y < 0:
-            losses[r] = 0.0
-            g_y[r] = <real>0.0
-            factor[r] = <real>0.0
-            wide_factor[r] = 0.0
-            shift[r] = 0.0
-            continue
-        losses[r] = rows[r].u * ((<double>m[r] - <double>x_y[r]) + l[r])
-        if smooth:
-            losses[r] += rows[r].v * (sums[r] + rows[r].w_sum * l[r])
-        own = x[rows[r].y * SIDE + r]
-        others = s[r] if top[r] == <real>rows[r].y else (1.0 + s[r]) - own
-        g_y[r] = <real>target_grad(&rows[r], others, own, 1.0 + s[r])
-        wide_factor[r] = (rows[r].u + rows[r].v * rows[r].w_sum) / (1.0 + s[r]) * rows[r].scale
-        factor[r] = <real>wide_factor[r]
-        shift[r] = rows[r].v * rows[r].scale
+        side_exp(x + k * SIDE, m, top, <real>k, side.s, not outside, padded)
+    for r in range(padded):
+        y = max(side.y[r], 0)
+        side.own[r] = x[y * SIDE + r]
+        side.others[r] = side.s[r] if top[r] == <real>y else (1.0 + side.s[r]) - side.own[r]
+    side_finish(&side, v, job.weight_sum, padded)
     if job.grad != NULL:
         for k in range(c):
-            if smooth:
-                side_smooth_scale(x + k * SIDE, wide_factor, shift, class_weight_of(job, k), padded)
+            if v != 0.0:
+                side_smooth_scale(x + k * SIDE, side.factor, side.scale, v * class_weight_of(job, k), padded)
             else:
-                side_scale(x + k * SIDE, factor, padded)
+                side_scale(x + k * SIDE, side.factor, padded)
         out = <real*>job.grad + base if native else flat
+        sides_to_rows(x, out, c, n)
         for r in range(n):
-            for k in range(c):
-                out[r * c + k] = x[k * SIDE + r]
-            if rows[r].y >= 0:
-                out[r * c + rows[r].y] = g_y[r]
+            if side.y[r] >= 0:
+                out[r * c + side.y[r]] = <real>side.g_y[r]
         if not native:
             store(code, flat, job.grad, base, n * c)
     for r in range(n):
-        if rows[r].y >= 0 and m[r] == <real>INFINITY:
-            losses[r] = infinite_row(job, &rows[r], first + r, _)
-        losses[r] *= rows[r].weight
+        losses[r] = side.losses[r] if side.y[r] >= 0 else 0.0
+    if infinite:
+        for r in range(n):
+            if side.y[r] >= 0 and m[r] == <real>INFINITY:
+                open_row(job, first + r, side.y[r], &row)
+                losses[r] = infinite_row(job, &row, first + r, _) * row.weight
     return bad
 
 
@@ -392,6 +517,7 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
     cdef Py_ssize_t block, start, stop, n, i
     cdef bint bad = False
     cdef Row row
+    cdef int64_t y[SIDE]
     cdef double losses[SIDE]
     cdef real narrow[SIDE]
     cdef double lanes[LANES]
@@ -404,10 +530,11 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
             if job.classes <= NARROW:
                 bad |= narrow_rows(job, start, n, losses, _)
             else:
+                bad |= load_targets(job, start, y, n)
                 for i in range(n):
-                    bad |= open_row(job, start + i, &row)
                     losses[i] = 0.0
-                    if row.y >= 0:
+                    if y[i] >= 0:
+                        open_row(job, start + i, y[i], &row)
                         losses[i] = wide_row(job, &row, start + i, _) * row.weight
                     else:
                         zero_row(job, start + i)
@@ -433,26 +560,29 @@ cdef bint target_weight_blocks(const void* argument, Py_ssize_t first, Py_ssize_
     # Sums of the kept rows' weights: the divisors of means.
     cdef const RowJob* job = <const RowJob*>argument
     cdef const Entries* e = &job.entries
-    cdef Py_ssize_t block, start, i
+    cdef Py_ssize_t block, start, stop, n, r
     cdef bint bad = False
     cdef double lanes[LANES]
-    cdef double w
-    cdef int64_t y
+    cdef double weights[SIDE]
+    cdef int64_t y[SIDE]
     for block in range(first, last):
         clear_lanes(lanes)
         start = block * BLOCK
-        for i in range(start, min(start + BLOCK, e.n)):
-            if e.mask != NULL and not e.mask[i // e.mask_run]:
-                continue
-            y = load_index(job.target_code, job.target, i)
-            if y == job.ignore_index:
-                continue
-            if y < 0 or y >= job.classes:
-                bad = True
-                continue
-            w = class_weight_of(job, <Py_ssize_t>y)
+        stop = min(start + BLOCK, e.n)
+        while start < stop:
+            n = min(stop - start, SIDE)
+            bad |= load_targets(job, start, y, n)
             if e.weight != NULL:
-                w *= weight_at(e, i)
-            lanes[(i - start) % LANES] += w
+                load_weights(e, start, weights, n)
+            else:
+                for r in range(n):
+                    weights[r] = 1.0
+            if job.class_weight != NULL:
+                for r in range(n):
+                    weights[r] = job.class_weight[max(y[r], 0)] * weights[r]
+            for r in range(n):
+                weights[r] = weights[r] if y[r] >= 0 else 0.0
+            add_lanes(lanes, weights, n)
+            start += n
         e.partials[block] = total(lanes)
     return bad

@@ -35,7 +35,8 @@ def progress_bar(total: int, unit: str, label: str) -> Iterator[Callable[[int], 
         yield lambda done: None
         return
     # disable=None: no bar in log files and pipes, where stderr is for errors only.
-    with tqdm(total=total, unit=unit, desc=label, unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
+    style = {"unit": unit, "unit_scale": total > 9999, "leave": False, "disable": None, "file": sys.stderr}
+    with tqdm(total=total, desc=label, **style) as bar:
         yield bar.update
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Case:
     loss: Loss
     x: np.ndarray
     others: tuple[np.ndarray, ...]
-    params: dict[str, object]
+    params: dict[str, Any]
     tiny_exact: bool = True
 
     def call(self, backend: str, **common):
@@ -108,11 +109,12 @@ def _td(loss: Loss, dtype: np.dtype, rng: np.random.Generator, rows: int) -> Cas
     return Case(loss, values(rows, actions), others, {"gamma": 0.5, "delta": 1.0})
 
 
-def _td_variants(case: Case, rng: np.random.Generator) -> list[dict[str, object]]:
+def _td_variants(case: Case, rng: np.random.Generator) -> list[dict[str, Any]]:
     legal = rng.random(case.x.shape) < 0.5
     legal[::10] = False
     online = rng.permuted(case.x, axis=1)
-    return [{"loss": form, "next_q_online": online, "next_action_mask": legal} for form in ("huber", "mse", "smooth_l1")]
+    arrays = {"next_q_online": online, "next_action_mask": legal}
+    return [{"loss": form, **arrays} for form in ("huber", "mse", "smooth_l1")]
 
 
 _MAKERS: dict[str, Callable[..., Case]] = {"elementwise": _elementwise, "rows": _rows, "td_loss": _td}
@@ -121,9 +123,9 @@ _MAKERS: dict[str, Callable[..., Case]] = {"elementwise": _elementwise, "rows": 
 def special(loss: Loss, dtype: np.dtype) -> Case:
     """Infinities, NaN, subnormal and huge numbers, in all pairs where there are two arrays."""
     limits = np.finfo(dtype)
-    values = [0.0, limits.smallest_subnormal, limits.tiny, 0.5, 1.0, 17.0, 90.0, 104.0, 750.0, limits.max, np.inf]
-    values = np.array([*values, *(-v for v in values), np.nan], dtype)
-    params = {p.name: p.default for p in loss.params}
+    sizes = [0.0, limits.smallest_subnormal, limits.tiny, 0.5, 1.0, 17.0, 90.0, 104.0, 750.0, limits.max, np.inf]
+    values = np.array([*sizes, *(-v for v in sizes), np.nan], dtype)
+    params: dict[str, Any] = {p.name: p.default for p in loss.params}
     if loss.kind == "elementwise":
         targets = np.array([0, 1], dtype) if loss.target == "unit" else values
         x, y = (a.ravel() for a in np.meshgrid(values, targets))

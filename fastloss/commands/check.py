@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,8 @@ def _print(group: str, figure: str, problems: list[str]) -> bool:
 
 def _check_backend(loss: _cases.Loss, dtype: np.dtype, backend: str) -> tuple[float, list[str]]:
     """Run all tests of a loss on a backend; returns the largest error in ULP and what is wrong."""
-    worst, problems = 0.0, []
+    worst = 0.0
+    problems: list[str] = []
     try:
         # An odd number of rows leaves a tail in every kind of vector loop.
         cases = _cases.ordinary(loss, dtype, 1017)
@@ -81,7 +83,10 @@ def _compare(case: Case, backend: str) -> tuple[float, list[str]]:
     expected = case.expected()
     got = case.call(backend, reduction="none")
     dtype = case.x.dtype
-    pairs = [("loss", got.loss, expected[0], case.loss.loss_ulp), ("gradient", got.grad, expected[1], case.loss.grad_ulp)]
+    pairs = [
+        ("loss", got.loss, expected[0], case.loss.loss_ulp),
+        ("gradient", got.grad, expected[1], case.loss.grad_ulp),
+    ]
     if case.loss.kind == "elementwise":
         pairs.append(("Hessian", case.hess(backend), expected[2], _HESS_ULP))
     if case.loss.kind == "gather":
@@ -137,8 +142,11 @@ def _differences(case: Case, backend: str) -> list[str]:
     # A power of two near the cube root, by which both errors of a difference are about equal.
     step = 2.0 ** round(math.log2(eps) / 3)
     rows = np.arange(64)
-    case = case.but(x=x[:64], others=tuple(a[:64] for a in case.others),
-                    params={k: v[:64] if isinstance(v, np.ndarray) else v for k, v in case.params.items()})
+    case = case.but(
+        x=x[:64],
+        others=tuple(a[:64] for a in case.others),
+        params={k: v[:64] if isinstance(v, np.ndarray) else v for k, v in case.params.items()},
+    )
     allowed = 100 * step * step
     for column in range(case.x.shape[1]) if case.x.ndim == 2 else [0]:
         at = (rows, column) if case.x.ndim == 2 else (rows,)
@@ -173,7 +181,7 @@ def _masks(case: Case, backend: str) -> list[str]:
     return problems
 
 
-def _same_bits(loss: _cases.Loss, dtype: np.dtype, variants: list[dict[str, object]]) -> list[str]:
+def _same_bits(loss: _cases.Loss, dtype: np.dtype, variants: list[dict[str, Any]]) -> list[str]:
     """Call in different ways what must give the same bits."""
     # Enough rows for several blocks and for threads to be worth their while.
     rows = 300_000 if loss.kind == "elementwise" else 12_000
@@ -181,7 +189,7 @@ def _same_bits(loss: _cases.Loss, dtype: np.dtype, variants: list[dict[str, obje
     for case in _cases.ordinary(loss, dtype, rows):
         results = [case.call(**{"reduction": "sum"} | variant) for variant in variants]
         first = results[0]
-        for variant, result in zip(variants, results):
+        for variant, result in zip(variants, results, strict=True):
             equal = result.loss == first.loss and np.array_equal(_bits(result.grad), _bits(first.grad))
             if not equal:
                 problems.append(f"{variant} gives other bits than {variants[0]}")

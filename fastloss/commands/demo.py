@@ -10,6 +10,8 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -26,12 +28,15 @@ _RATE, _MOMENTUM = 0.05, 0.9
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("--epochs", metavar="N", type=positive_int, default=30, help="passes over the data (default: 30)")
+    parser.add_argument(
+        "--epochs", metavar="N", type=positive_int, default=30, help="passes over the data (default: 30)"
+    )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random (default: 0)")
     add_backend_argument(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="draw the loss curves")
-    parser.add_argument("--steps-timing", metavar="N", type=positive_int, default=300,
-                        help="training steps to time (default: 300)")
+    parser.add_argument(
+        "--steps-timing", metavar="N", type=positive_int, default=300, help="training steps to time (default: 300)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -103,7 +108,7 @@ class Network:
     biases: list[np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
-        pairs = list(zip(self.sizes, self.sizes[1:]))
+        pairs = list(pairwise(self.sizes))
         self.weights = [(self.rng.standard_normal(p) * np.sqrt(2 / p[0])).astype(np.float32) for p in pairs]
         self.biases = [np.zeros(n, np.float32) for n in self.sizes[1:]]
         self._velocities = [np.zeros_like(a) for a in (*self.weights, *self.biases)]
@@ -115,7 +120,7 @@ class Network:
 
     def _layers(self, x: np.ndarray, outs: list[np.ndarray | None]) -> list[np.ndarray]:
         layers = [x]
-        for w, b, out in zip(self.weights, self.biases, outs):
+        for w, b, out in zip(self.weights, self.biases, outs, strict=True):
             x = np.matmul(x, w, out=out)
             x += b
             if len(layers) < len(self.weights):
@@ -127,18 +132,24 @@ class Network:
         """Take one step of gradient descent with momentum; returns the loss before it."""
         *layers, logits = self._layers(x, [buffer[: len(x)] for buffer in self._buffers])
         # The gradient takes the place of the logits, which are no longer needed.
-        loss, grad = fl.cross_entropy(logits, y, out=logits, backend=self.backend)
-        slopes_w, slopes_b = [], []
-        for layer, w in zip(reversed(layers), reversed(self.weights)):
+        loss, _ = fl.cross_entropy(logits, y, out=logits, backend=self.backend)
+        self._descend(layers, logits)
+        return float(loss)
+
+    def _descend(self, layers: list[np.ndarray], grad: np.ndarray) -> None:
+        """Carry the gradient back through the layers, whose inputs are given, and move the parameters."""
+        slopes_w: list[np.ndarray] = []
+        slopes_b: list[np.ndarray] = []
+        for layer, w in zip(reversed(layers), reversed(self.weights), strict=True):
             slopes_w.insert(0, layer.T @ grad)
             slopes_b.insert(0, grad.sum(0))
-            if layer is not x:
+            if layer is not layers[0]:
                 grad = (grad @ w.T) * (layer > 0)
-        for value, velocity, slope in zip((*self.weights, *self.biases), self._velocities, (*slopes_w, *slopes_b)):
+        values, slopes = (*self.weights, *self.biases), (*slopes_w, *slopes_b)
+        for value, velocity, slope in zip(values, self._velocities, slopes, strict=True):
             velocity *= _MOMENTUM
             velocity -= _RATE * slope
             value += velocity
-        return loss
 
 
 def _train(network: Network, digits: _Digits, arguments: argparse.Namespace, name: str) -> list[float]:
@@ -152,7 +163,8 @@ def _train(network: Network, digits: _Digits, arguments: argparse.Namespace, nam
                 rows = order[start : start + _BATCH]
                 network.step(digits.train_x[rows], digits.train_y[rows])
             logits = network.forward(digits.train_x)
-            curve.append(fl.cross_entropy(logits, digits.train_y, grad=False, backend=network.backend).loss)
+            loss, _ = fl.cross_entropy(logits, digits.train_y, grad=False, backend=network.backend)
+            curve.append(float(loss))
             advance(1)
     return curve
 
@@ -164,10 +176,10 @@ def _print_times(digits: _Digits, arguments: argparse.Namespace) -> None:
     rows: dict[str, list[Callable[[], object]]] = {}
     for name, sizes in _MODELS.items():
         networks = [Network(sizes, _BATCH, np.random.default_rng(arguments.seed), b) for b in backends]
-        rows[f"{name} step"] = [lambda n=n: n.step(x, y) for n in networks]
+        rows[f"{name} step"] = [partial(n.step, x, y) for n in networks]
     logits = networks[0].forward(x)
     out = np.empty_like(logits)
-    rows["loss alone"] = [lambda b=b: fl.cross_entropy(logits, y, out=out, backend=b) for b in backends]
+    rows["loss alone"] = [partial(fl.cross_entropy, logits, y, out=out, backend=b) for b in backends]
     print(f"\nmicroseconds, batches of {_BATCH}   fastloss   NumPy reference")
     for name, calls in rows.items():
         fast, reference = _medians(calls, arguments.steps_timing)
@@ -178,7 +190,7 @@ def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     """Time calls in turns, so that a busy machine disturbs them alike; returns the median seconds of each."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
-        for call, seconds in zip(calls, times):
+        for call, seconds in zip(calls, times, strict=True):
             started = perf_counter()
             call()
             seconds.append(perf_counter() - started)

@@ -13,6 +13,7 @@ import inspect
 import math
 import re
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", metavar="ROWS", type=positive_int, help="rows at a time (default: 4 MiB of input)")
     add_backend_argument(parser)
     parser.add_argument("--threads", metavar="N", type=positive_int, help="number of threads")
-    parser.add_argument("--param", metavar="NAME=VALUE", action="append", default=[],
-                        help="parameter of the loss, a number or an .npy file; may be repeated")
+    parser.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="parameter of the loss, a number or an .npy file; may be repeated",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _loss_name(given: str) -> str:
-    names = [loss.name for loss in registry.LOSSES.values() if loss.kind == "elementwise" or loss.name == "cross_entropy"]
+    names = [
+        loss.name for loss in registry.LOSSES.values() if loss.kind == "elementwise" or loss.name == "cross_entropy"
+    ]
     # A short alias is the same function under another name.
     name = getattr(getattr(fl, given, None), "__name__", given)
     if name not in names:
@@ -70,7 +78,7 @@ def _loss_name(given: str) -> str:
     return name
 
 
-def _parameters(name: str, given: list[str]) -> dict[str, object]:
+def _parameters(name: str, given: list[str]) -> dict[str, Any]:
     signature = inspect.signature(getattr(fl, name)).parameters.values()
     known = [p.name for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
     params = {}
@@ -100,8 +108,12 @@ def _value(key: str, text: str) -> object:
 
 def _open(arguments: argparse.Namespace, name: str) -> dict[str, NpyFile]:
     """Open the files under the names that the library gives to their arrays, and compare shapes."""
-    paths = {"input": arguments.input, "target": arguments.target,
-             "sample_weight": arguments.weights, "mask": arguments.mask}
+    paths = {
+        "input": arguments.input,
+        "target": arguments.target,
+        "sample_weight": arguments.weights,
+        "mask": arguments.mask,
+    }
     files = {key: NpyFile(path) for key, path in paths.items() if path is not None}
     shape = files["input"].shape
     if name == "cross_entropy":
@@ -120,8 +132,9 @@ def _open(arguments: argparse.Namespace, name: str) -> dict[str, NpyFile]:
     return files
 
 
-def _stream(arguments: argparse.Namespace, name: str, params: dict[str, object],
-            files: dict[str, NpyFile]) -> tuple[LossSum, float, int, int]:
+def _stream(
+    arguments: argparse.Namespace, name: str, params: dict[str, Any], files: dict[str, NpyFile]
+) -> tuple[LossSum, float, int, int]:
     """Sum the loss over all batches; returns the sum, the seconds, the hits and the counted targets."""
     rows, *rest = files["input"].shape
 
@@ -154,8 +167,9 @@ def _feed(total: LossSum, files: dict[str, NpyFile], start: int, stop: int) -> d
     """Add some rows to a sum; returns their arrays."""
     arrays = {key: file.rows(start, stop) for key, file in files.items()}
     try:
-        total.update(arrays["input"], arrays["target"],
-                     sample_weight=arrays.get("sample_weight"), mask=arrays.get("mask"))
+        total.update(
+            arrays["input"], arrays["target"], sample_weight=arrays.get("sample_weight"), mask=arrays.get("mask")
+        )
     except _LIBRARY_ERRORS as error:
         raise _explain(error, files, start) from error
     return arrays
