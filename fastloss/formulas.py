@@ -60,7 +60,7 @@ def huber_loss(x, y, delta):
     c = delta if a > delta else a
     loss = c * (a - 0.5 * c)
     grad = delta if r > delta else (-delta if r < -delta else r)
-    hess = 0.0 if a > delta else 1.0
+    hess = 0.0 if a > delta else (1.0 if a <= delta else a)
     return loss, grad, hess
 
 
@@ -81,7 +81,8 @@ def smooth_l1_loss(x, y, beta):
     loss = ratio * (a - 0.5 * c)
     sign = 1.0 if r > 0.0 else (-1.0 if r < 0.0 else r)
     grad = r / beta if a < beta else sign
-    hess = 1.0 / beta if a < beta else (1.0 if beta == 0.0 else 0.0)
+    flat = 1.0 if beta == 0.0 else 0.0
+    hess = 1.0 / beta if a < beta else (flat if a >= beta else a)
     return loss, grad, hess
 
 
@@ -90,7 +91,7 @@ def mse_loss(x, y):
     r = x - y
     loss = r * r
     grad = r + r
-    hess = 2.0
+    hess = 2.0 if r == r else r
     return loss, grad, hess
 
 
@@ -100,5 +101,5 @@ def l1_loss(x, y):
     loss = abs(r)
     grad = 1.0 if r > 0.0 else (-1.0 if r < 0.0 else r)
     # Zero almost everywhere; 1 is what boosting and Newton solvers need in its place.
-    hess = 1.0
+    hess = 1.0 if r == r else r
     return loss, grad, hess

@@ -59,7 +59,7 @@ def _entries(weight, mask):
 
 def _run(kernel, arguments, partials, threads, dtype, room):
     def call(first, last):
-        work, lanes = np.empty(room, dtype), np.empty(8 * LANES)
+        work, lanes = np.empty(room, dtype), np.empty(16 * LANES)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, threads)

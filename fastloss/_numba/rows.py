@@ -17,13 +17,16 @@ from fastloss._numba.blocks import (
     value_at,
     view,
 )
-from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, log1p_f64
+from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64, log1p_f64
 
 ROOM = max(2 * NARROW * SIDE + 6 * SIDE, 2 * CHUNK + LANES)  # elements of work that the kernels here need
 INFINITY = np.inf
 NAN = np.nan
+NEAR = 8192.0  # rows whose maximum is below this in magnitude take the shorter way to exp(x - m)
+CONFIDENT = 0.0009765625  # 2^-10: below this, s is summed without the maximum's 1
 
 exp_diff = by_type(exp_diff_f32, exp_diff_f64)
+exp_near = by_type(exp_near_f32, exp_near_f64)
 
 
 @inline
@@ -106,28 +109,47 @@ def add_maxima(lanes, x):
 
 
 @inline
-def exp_chunk(x, m, e):
-    for i in range(x.size):
-        e[i] = exp_diff(x[i], m)
+def greatest(lanes):
+    half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            lanes[j] = lanes[j + half] if lanes[j + half] > lanes[j] else lanes[j]
+        half = half // 2
+    return lanes[0]
 
 
 @inline
-def add_below(lanes, x, e, m):
-    """Add the e of all that is not a maximum; return the number of maxima."""
-    zero = e.dtype.type(0.0)
-    for i in range(x.size // LANES):
-        xs, es = x[i * LANES : (i + 1) * LANES], e[i * LANES : (i + 1) * LANES]
+def exp_below(x, m):
+    """exp(x - m) for one value, as the loops below compute it."""
+    return exp_near(x, m) if abs(m) < NEAR else exp_diff(x, m)
+
+
+@inline
+def exp_chunk(x, m, e):
+    if abs(m) < NEAR:
+        for i in range(x.size):
+            e[i] = exp_near(x[i], m)
+    else:
+        for i in range(x.size):
+            e[i] = exp_diff(x[i], m)
+
+
+@inline
+def add_below_one(lanes, e):
+    """Add all e but those of 1, which are exact; return how many those are."""
+    zero, one = e.dtype.type(0.0), e.dtype.type(1.0)
+    for i in range(e.size // LANES):
+        part = e[i * LANES : (i + 1) * LANES]
         for j in range(LANES):
-            v = es[j]
-            lanes[j] = lanes[j] + np.float64(zero if xs[j] == m else v)
-    at = x.size - x.size % LANES
-    xs, es = x[at:], e[at : x.size]
-    for j in range(xs.size):
-        v = es[j]
-        lanes[j] = lanes[j] + np.float64(zero if xs[j] == m else v)
+            v = part[j]
+            lanes[j] = lanes[j] + np.float64(zero if v == one else v)
+    rest = e[e.size - e.size % LANES :]
+    for j in range(rest.size):
+        v = rest[j]
+        lanes[j] = lanes[j] + np.float64(zero if v == one else v)
     count = 0
-    for i in range(x.size):
-        count += x[i] == m
+    for i in range(e.size):
+        count += e[i] == one
     return count
 
 
@@ -168,13 +190,13 @@ def wide_row(x, c, i, y, u, v, w_y, w_sum, class_weight, scale, grad, in_place, 
         maxima[j] = m
     for start in range(0, c, CHUNK):
         add_maxima(maxima, view(x, base + start, base + min(start + CHUNK, c), x_room))
-    for j in range(LANES):
-        m = maxima[j] if maxima[j] > m else m
+    m = greatest(maxima)
     if m == INFINITY:
         return infinite_row(x, c, i, y, u, v, class_weight, w_sum, scale, grad)
     x_y = value_at(x, base + y, work)
     clear(sums)
     clear(smooth)
+    single = work.itemsize == 4
     count = 0
     for start in range(0, c, CHUNK):
         stop = min(start + CHUNK, c)
@@ -184,17 +206,32 @@ def wide_row(x, c, i, y, u, v, w_y, w_sum, class_weight, scale, grad, in_place, 
         # The gradient's own memory holds e for the last pass, unless it is narrower than e.
         e = results(grad, base + start, base + stop, e_room)
         exp_chunk(xs, m, e)
-        count += add_below(sums, xs, e, m)
+        if single:
+            add_lanes(sums, e)
+        else:
+            count += add_below_one(sums, e)
         if v != 0.0:
             add_smoothing(smooth, xs, m, class_weight[start:stop])
-    # NaN or only -inf: no maximum was found.
-    s = total(sums) + np.float64(count - 1) if count > 0 else NAN
+    if single:
+        s = total(sums) - 1.0
+        if not s >= CONFIDENT:
+            # Leave the maximum out before it swallows the digits of the rest. (Ties would have made s at least 1.)
+            clear(sums)
+            for start in range(0, c, CHUNK):
+                e = refill(x, grad, base + start, base + min(start + CHUNK, c), m, x_room, e_room)
+                count += add_below_one(sums, e)
+            s = total(sums) + np.float64(count - 1)
+    else:
+        s = total(sums) + np.float64(count - 1)
     sums_ = 1.0 + s
     log = log1p_f64(s)
-    loss = u * ((np.float64(m) - np.float64(x_y)) + log) + (v * (total(smooth) + w_sum * log) if v != 0.0 else 0.0)
+    gap = np.float64(m) - np.float64(x_y)
+    if u == 0.0 and gap == INFINITY:
+        gap = 0.0  # a class of weight 0 costs nothing, whatever its logit
+    loss = u * (gap + log) + (v * (total(smooth) + w_sum * log) if v != 0.0 else 0.0)
     if grad.size == 0:
         return loss
-    e_y = exp_diff(x_y, m)
+    e_y = exp_below(x_y, m)
     others = s if x_y == m else sums_ - np.float64(e_y)
     g_y = target_grad(u, v, w_y, w_sum, scale, others, np.float64(e_y), sums_)
     factor = (u + v * w_sum) / sums_ * scale
@@ -212,13 +249,20 @@ def wide_row(x, c, i, y, u, v, w_y, w_sum, class_weight, scale, grad, in_place, 
 
 
 def refill(x, grad, start, stop, m, x_room, e_room):
-    """The e of a chunk: where the second pass left it, or once more if the gradient is too narrow to hold it."""
+    """The e of a chunk: where the second pass left it, or once more if no gradient holds it."""
 
 
 @overload(refill)
 def _refill(x, grad, start, stop, m, x_room, e_room):
     if x.dtype == e_room.dtype:
-        return lambda x, grad, start, stop, m, x_room, e_room: results(grad, start, stop, e_room)
+
+        def reuse(x, grad, start, stop, m, x_room, e_room):
+            e = results(grad, start, stop, e_room)
+            if grad.size == 0:
+                exp_chunk(x[start:stop], m, e)
+            return e
+
+        return reuse
 
     def again(x, grad, start, stop, m, x_room, e_room):
         e = e_room[: stop - start]
@@ -266,6 +310,22 @@ def wide_blocks(
 
 
 @inline
+def load_targets(target, first, n, classes, ignore_index, mask, y):
+    """Classes of rows from ``first`` on, -1 where a row counts as masked. Returns whether one is bad."""
+    bad = False
+    part = target[first : first + n]
+    run = target.size // mask.size if mask.size > 0 else 1
+    for r in range(n):
+        k = np.int64(part[r])
+        if mask.size > 0 and not mask[(first + r) // run]:
+            k = ignore_index
+        outside = k < 0 or k >= classes
+        bad |= outside and k != ignore_index
+        y[r] = -1 if outside or k == ignore_index else k
+    return bad
+
+
+@inline
 def side_maxima(x, m, top, k):
     for r in range(x.size):
         v, old, t = x[r], m[r], top[r]
@@ -274,18 +334,19 @@ def side_maxima(x, m, top, k):
 
 
 @inline
-def side_exp(x, m, top, k, s):
+def side_exp(x, m, top, k, s, near):
+    """One class of all rows: x becomes e, s grows by it except where the class is the row's maximum."""
     zero = x.dtype.type(0.0)
-    for r in range(x.size):
-        e = exp_diff(x[r], m[r])
-        x[r] = e
-        s[r] = s[r] + np.float64(zero if top[r] == k else e)
-
-
-@inline
-def side_log1p(s, logs):
-    for r in range(s.size):
-        logs[r] = log1p_f64(s[r])
+    if near:
+        for r in range(x.size):
+            e = exp_near(x[r], m[r])
+            x[r] = e
+            s[r] = s[r] + np.float64(zero if top[r] == k else e)
+    else:
+        for r in range(x.size):
+            e = exp_below(x[r], m[r])
+            x[r] = e
+            s[r] = s[r] + np.float64(zero if top[r] == k else e)
 
 
 @inline
@@ -295,83 +356,108 @@ def side_smoothing(sums, x, m, w):
 
 
 @inline
-def side_scale(e, factor):
-    for r in range(e.size):
-        e[r] = e[r] * factor[r]
+def side_log1p(s, logs):
+    for r in range(s.size):
+        logs[r] = log1p_f64(s[r])
 
 
 @inline
-def side_smooth_scale(e, factor, shift, w):
+def side_finish(s, logs, smooth, u, w_y, weight, scale, gap, own, others, v, w_sum, factor, g_y, losses):
+    """Losses, factors and gradients at the target of all rows."""
+    for r in range(s.size):
+        sums = 1.0 + s[r]
+        log = logs[r]
+        factor[r] = (u[r] + v * w_sum) / sums * scale[r]
+        extra = v * (smooth[r] + w_sum * log) if v != 0.0 else 0.0
+        losses[r] = (u[r] * (gap[r] + log) + extra) * weight[r]
+        extra = v * (w_sum * own[r] / sums - w_y[r]) if v != 0.0 else 0.0
+        g_y[r] = (-(u[r] * others[r]) / sums + extra) * scale[r]
+
+
+@inline
+def side_scale(e, factor):
     for r in range(e.size):
-        e[r] = np.float64(e[r]) * factor[r] - shift[r] * w
+        e[r] = e[r] * e.dtype.type(factor[r])
+
+
+@inline
+def side_smooth_scale(e, factor, scale, shift):
+    for r in range(e.size):
+        e[r] = np.float64(e[r]) * factor[r] - scale[r] * shift
+
+
+@inline
+def side(room, k, n):
+    """The k-th array of one value per row."""
+    return room[k * SIDE : k * SIDE + n]
 
 
 @inline
 def narrow_rows(
-    x, c, first, n, target, class_weight, w_sum, ignore_index, smoothing, weight, mask, scale, losses, grad, work, wide
-):
+    x, c, first, n, target, class_weight, w_sum, ignore_index, smoothing, weight, mask, scale, losses, grad, work,
+    room, y,
+):  # fmt: skip
     """Rows first to first + n, transposed so that every loop runs over rows. Returns whether a target is bad."""
-    base, entries, bad = first * c, target.size, False
+    base, entries = first * c, target.size
     padded = (n + 15) // 16 * 16
-    xt, flat = work[: c * SIDE], work[NARROW * SIDE : NARROW * SIDE + n * c]
-    real = work[2 * NARROW * SIDE :]
-    m, top, x_y = real[:padded], real[SIDE : SIDE + padded], real[2 * SIDE : 3 * SIDE]
-    g_y, factor = real[3 * SIDE : 4 * SIDE], real[4 * SIDE : 4 * SIDE + padded]
-    s, logs, sums = wide[:padded], wide[SIDE : SIDE + padded], wide[2 * SIDE : 2 * SIDE + padded]
-    wide_factor, shift = wide[3 * SIDE : 3 * SIDE + padded], wide[4 * SIDE : 4 * SIDE + padded]
+    xt, flat, real = work[: c * SIDE], work[NARROW * SIDE : NARROW * SIDE + n * c], work[2 * NARROW * SIDE :]
+    m, top = side(real, 0, padded), side(real, 1, padded)
+    s, logs, smooth, u = side(room, 0, padded), side(room, 1, padded), side(room, 2, padded), side(room, 3, padded)
+    w_y, weights, scales = side(room, 4, padded), side(room, 5, padded), side(room, 6, padded)
+    gap, own, others = side(room, 7, padded), side(room, 8, padded), side(room, 9, padded)
+    factor, g_y, results_ = side(room, 10, padded), side(room, 11, padded), side(room, 12, padded)
     source = view(x, base, base + n * c, flat)
     zero, v = work.dtype.type(0.0), smoothing / np.float64(c)
+    bad = load_targets(target, first, n, c, ignore_index, mask, y)
+    for r in range(n, padded):
+        y[r] = -1
     for r in range(padded):
+        weights[r] = entry_weight(weight, entries, first + r) if r < n else 0.0
+        w_y[r] = weight_of(class_weight, max(y[r], 0))
         m[r] = -INFINITY
         top[r] = -1.0
         s[r] = 0.0
-        sums[r] = 0.0
-        factor[r] = 0.0
-        wide_factor[r] = 0.0
-        shift[r] = 0.0
+        smooth[r] = 0.0
+        u[r] = (1.0 - smoothing) * w_y[r]
+        scales[r] = scale * weights[r]
     for r in range(padded):
-        y = target_of(target, first + r, c, ignore_index, mask, entries) if r < n else -1
-        bad |= y == -2
-        if y >= 0:
+        if y[r] >= 0:
             row = source[r * c : (r + 1) * c]
             for k in range(c):
                 xt[k * SIDE + r] = row[k]
-            x_y[r] = row[y]
-        else:
+        else:  # masked: nothing of it may be looked at
+            u[r] = w_y[r] = weights[r] = scales[r] = 0.0
             for k in range(c):
                 xt[k * SIDE + r] = zero
     for k in range(c):
         side_maxima(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k))
-    if smoothing != 0.0:
+    near, infinite = True, False
+    for r in range(padded):
+        near &= abs(m[r]) < NEAR
+        infinite |= m[r] == INFINITY
+        gap[r] = np.float64(m[r]) - np.float64(xt[max(y[r], 0) * SIDE + r])
+        if u[r] == 0.0 and gap[r] == INFINITY:
+            gap[r] = 0.0  # a class of weight 0 costs nothing, whatever its logit
+    if v != 0.0:
         for k in range(c):
             w = weight_of(class_weight, k)
             if w != 0.0:
-                side_smoothing(sums, xt[k * SIDE : k * SIDE + padded], m, w)
+                side_smoothing(smooth, xt[k * SIDE : k * SIDE + padded], m, w)
     for k in range(c):
-        side_exp(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k), s)
+        side_exp(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k), s, near)
+    for r in range(padded):
+        k = max(y[r], 0)
+        own[r] = xt[k * SIDE + r]
+        others[r] = s[r] if top[r] == work.dtype.type(k) else (1.0 + s[r]) - own[r]
     side_log1p(s, logs)
-    for r in range(n):
-        losses[r] = 0.0
-        y = target_of(target, first + r, c, ignore_index, mask, entries)
-        if y < 0:
-            continue
-        w_y = weight_of(class_weight, y)
-        u = (1.0 - smoothing) * w_y
-        row_scale = scale * entry_weight(weight, entries, first + r)
-        losses[r] = u * ((np.float64(m[r]) - np.float64(x_y[r])) + logs[r])
-        if smoothing != 0.0:
-            losses[r] += v * (sums[r] + w_sum * logs[r])
-        own = np.float64(xt[y * SIDE + r])
-        others = s[r] if top[r] == work.dtype.type(y) else (1.0 + s[r]) - own
-        g_y[r] = target_grad(u, v, w_y, w_sum, row_scale, others, own, 1.0 + s[r])
-        wide_factor[r] = (u + v * w_sum) / (1.0 + s[r]) * row_scale
-        factor[r] = wide_factor[r]
-        shift[r] = v * row_scale
+    side_finish(
+        s, logs, smooth, u, w_y, weights, scales, gap, own, others, v, w_sum, factor, g_y, results_
+    )
     if grad.size > 0:
         for k in range(c):
             column = xt[k * SIDE : k * SIDE + padded]
-            if smoothing != 0.0:
-                side_smooth_scale(column, wide_factor, shift, weight_of(class_weight, k))
+            if v != 0.0:
+                side_smooth_scale(column, factor, scales, v * weight_of(class_weight, k))
             else:
                 side_scale(column, factor)
         out = results(grad, base, base + n * c, flat)
@@ -379,18 +465,18 @@ def narrow_rows(
             row = out[r * c : (r + 1) * c]
             for k in range(c):
                 row[k] = xt[k * SIDE + r]
-            y = target_of(target, first + r, c, ignore_index, mask, entries)
-            if y >= 0:
-                row[y] = g_y[r]
+            if y[r] >= 0:
+                row[y[r]] = g_y[r]
         store_converted(out, grad, base)
     for r in range(n):
-        y = target_of(target, first + r, c, ignore_index, mask, entries)
-        row_weight = entry_weight(weight, entries, first + r)
-        if y >= 0 and m[r] == INFINITY:
-            w_y = weight_of(class_weight, y)
-            u = (1.0 - smoothing) * w_y
-            losses[r] = infinite_row(x, c, first + r, y, u, v, class_weight, w_sum, scale * row_weight, grad)
-        losses[r] *= row_weight
+        losses[r] = results_[r] if y[r] >= 0 else 0.0
+        if infinite and y[r] >= 0 and m[r] == INFINITY:
+            row_weight = entry_weight(weight, entries, first + r)
+            w = weight_of(class_weight, y[r])
+            u_y = (1.0 - smoothing) * w
+            losses[r] = row_weight * infinite_row(
+                x, c, first + r, y[r], u_y, v, class_weight, w_sum, scale * row_weight, grad
+            )
     return bad
 
 
@@ -403,8 +489,9 @@ def narrow_blocks(
     n = target.size
     rows = max(1, BLOCK // classes)
     w_sum = sum_of_weights(class_weight, classes)
-    wide = lanes[LANES:]
-    row_losses = wide[5 * SIDE :]
+    room = lanes[LANES:]
+    row_losses = room[13 * SIDE : 14 * SIDE]
+    y = lanes[LANES + 14 * SIDE :].view(np.int64)
     for block in range(first, last):
         clear(lanes)
         stop = min((block + 1) * rows, n)
@@ -412,7 +499,7 @@ def narrow_blocks(
             count = min(stop - start, SIDE)
             bad |= narrow_rows(
                 x, classes, start, count, target, class_weight, w_sum, ignore_index, smoothing, weight, mask, scale,
-                row_losses, grad, work, wide,
+                row_losses, grad, work, room, y,
             )  # fmt: skip
             add_lanes(lanes, row_losses[:count])
             if losses.size > 0:

@@ -33,7 +33,7 @@ def show_config() -> None:
     lines = {
         "fastloss": __version__,
         "python": sys.version.split()[0],
-        "numpy": np.__version__,
+        "NumPy": np.__version__,
         "backend": f"{engine.name} ({why})",
         **{name: _dispatch.status(name) for name in ("cython", "numba", "numpy")},
         "threads": _threads.describe(),
