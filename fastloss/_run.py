@@ -13,6 +13,9 @@ from fastloss._blocks import block_rows, blocks_of
 from fastloss.registry import Loss
 
 
+_QUICK = ("mean", "sum")  # reductions that small calls have a short way for
+
+
 class LossGrad(NamedTuple):
     """Loss and the gradient with respect to the prediction (None with ``grad=False``)."""
 
@@ -115,6 +118,10 @@ def elementwise(
 ) -> LossGrad:
     """Any elementwise loss."""
     engine = _dispatch.engine(backend)
+    if engine.quick_elementwise and sample_weight is mask is normalizer is out is n_threads is None and reduction in _QUICK:
+        quick = engine.quick_elementwise(facts, input, target, params, reduction == "mean", bool(grad))
+        if quick:
+            return tuple.__new__(LossGrad, quick)
     _validate.reduction(reduction, normalizer)
     x = _validate.floats("input", input)
     y = _validate.element_target(target, x)
@@ -161,6 +168,12 @@ def cross_entropy(
 ) -> LossGrad:  # fmt: skip
     """Cross-entropy of rows of logits with class indices."""
     engine = _dispatch.engine(backend)
+    ignore = _validate.integer("ignore_index", ignore_index)
+    plain = weight is sample_weight is mask is normalizer is out is n_threads is None
+    if plain and engine.quick_cross_entropy and reduction in _QUICK:
+        quick = engine.quick_cross_entropy(input, target, ignore, label_smoothing, reduction == "mean", bool(grad))
+        if quick:
+            return tuple.__new__(LossGrad, quick)
     _validate.reduction(reduction, normalizer)
     x = _validate.floats("input", input)
     if x.ndim == 0 or x.shape[-1] == 0:
@@ -168,7 +181,6 @@ def cross_entropy(
     shape, classes = x.shape[:-1], x.shape[-1]
     t = _validate.indices("target", target, shape, "input's leading shape").reshape(-1)
     class_weight = _validate.class_weight(weight, classes)
-    ignore = _validate.integer("ignore_index", ignore_index)
     row_weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
     readers = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, shape, reduction, grad, out, readers)
@@ -195,6 +207,13 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
+    if engine.quick_td_loss and normalizer is out is n_threads is None and reduction in _QUICK:
+        quick = engine.quick_td_loss(
+            q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
+            sample_weight, mask, reduction == "mean", bool(grad),
+        )  # fmt: skip
+        if quick:
+            return tuple.__new__(TDLossGrad, quick)
     _validate.reduction(reduction, normalizer)
     x = _validate.floats("q", q)
     if x.ndim == 0 or x.shape[-1] == 0:

@@ -25,6 +25,8 @@ class Param:
 
     def __call__(self, value: float) -> float:
         """Return ``value`` as a float, or raise an error that names the parameter."""
+        if value is self.default:
+            return value
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -86,10 +88,14 @@ class Loss:
 
     def parse(self, given: dict[str, float]) -> tuple[float, ...]:
         """Check parameters by name and return them in order, defaults filled in."""
-        unknown = set(given) - {p.name for p in self.params}
+        unknown = given.keys() - {p.name for p in self.params}
         if unknown:
             raise TypeError(f"{self.name}() got an unexpected keyword argument {min(unknown)!r}")
-        return tuple(p(given.get(p.name, p.default)) for p in self.params)
+        return tuple([p(given.get(p.name, p.default)) for p in self.params])
+
+    def check(self, *values: float) -> tuple[float, ...]:
+        """Check parameters given in order."""
+        return tuple([p(value) for p, value in zip(self.params, values, strict=True)])
 
 
 LOSSES: dict[str, Loss] = {}

@@ -15,7 +15,11 @@ from fastloss.registry import LOSSES
 name = "cython"
 GRAIN = 16384  # elements that are worth a thread of their own
 LEVELS = {1: "v1", 3: "v3", 4: "v4"}
-TD_LOSSES = {"huber": "huber_loss", "mse": "mse_loss", "smooth_l1": "smooth_l1_loss"}
+# Per loss on the TD error: number of its formula and of its parameters.
+_TD = {
+    name: (LOSSES[formula].index, len(LOSSES[formula].params))
+    for name, formula in (("huber", "huber_loss"), ("mse", "mse_loss"), ("smooth_l1", "smooth_l1_loss"))
+}
 
 
 def _level() -> str:
@@ -63,6 +67,21 @@ def _run(kernel, arguments, partials, threads: int) -> bool:
     return kernel(*arguments, partials, 0, partials.size, threads)
 
 
+def quick_elementwise(facts, input, target, params, mean, grad):
+    """Loss and gradient of a small call on plain arrays, or None if this is not one; so do the next two."""
+    return kernels.quick_elementwise(facts.index, input, target, params, mean, grad, facts.target == "unit")
+
+
+quick_cross_entropy = kernels.quick_cross_entropy
+
+
+def quick_td_loss(q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad):
+    index, params = _TD[loss]
+    return kernels.quick_td_loss(
+        q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, mean, grad
+    )
+
+
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
     facts = LOSSES[loss]
     arguments = (facts.index, x, y, params, weight, mask, scale, losses, grad, hess, facts.target == "unit")
@@ -86,10 +105,9 @@ def td_loss(
     q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, scale, losses, grad,
     td_error, partials, threads,
 ):  # fmt: skip
-    facts = LOSSES[TD_LOSSES[loss]]
-    params = (delta,) if facts.params else ()
+    index, params = _TD[loss]
     arguments = (
-        q, actions, rewards, next_q, terminated, gamma, online, legal, facts.index, params, weight, mask, scale,
+        q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, scale,
         losses, grad, td_error,
     )  # fmt: skip
     return _run(kernels.td_loss, arguments, partials, threads)

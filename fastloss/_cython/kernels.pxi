@@ -5,6 +5,7 @@
 #   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
 #   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
 #   elementwise.pxi rows.pxi gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
+#   quick.pxi                    the way for small calls on plain arrays
 #
 # A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
 # size at a fixed place, so no result depends on the number of threads.
@@ -224,3 +225,6 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     job.td_error = data_of(td_error)
     cdef Kernel kernel = td_blocks_f64 if job.entries.code == F64 else td_blocks_f32
     return launch(kernel, &job, first, last, threads)
+
+
+include "quick.pxi"

@@ -98,7 +98,7 @@ def binary_cross_entropy_with_logits(
     >>> float(grad[0])  # not 0: sigmoid(20) - 1 would have lost half its digits
     -1.0305768112146484e-09
     """
-    params = _BINARY_CROSS_ENTROPY_WITH_LOGITS.parse({"pos_weight": 1.0 if pos_weight is None else pos_weight, "label_smoothing": label_smoothing})
+    params = _BINARY_CROSS_ENTROPY_WITH_LOGITS.check(1.0 if pos_weight is None else pos_weight, label_smoothing)
     return _run.elementwise(
         _BINARY_CROSS_ENTROPY_WITH_LOGITS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )
@@ -198,7 +198,7 @@ def cross_entropy(
     >>> round(loss, 12)
     0.753109126503
     """
-    (smoothing,) = _CROSS_ENTROPY.parse({"label_smoothing": label_smoothing})
+    (smoothing,) = _CROSS_ENTROPY.check(label_smoothing)
     return _run.cross_entropy(
         input, target, weight, ignore_index, smoothing, sample_weight, mask, reduction, normalizer, grad, out,
         n_threads, backend,

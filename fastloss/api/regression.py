@@ -94,7 +94,7 @@ def huber_loss(
     >>> fl.huber_loss(np.array([0.5, 3.0]), np.array([0.0, 0.0]))
     LossGrad(loss=1.3125, grad=array([0.25, 0.5 ]))
     """
-    params = _HUBER_LOSS.parse({"delta": delta})
+    params = _HUBER_LOSS.check(delta)
     return _run.elementwise(
         _HUBER_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )
@@ -178,7 +178,7 @@ def smooth_l1_loss(
     >>> fl.smooth_l1_loss(np.array([0.5, 3.0]), np.array([0.0, 0.0]), beta=2.0)
     LossGrad(loss=1.03125, grad=array([0.125, 0.5  ]))
     """
-    params = _SMOOTH_L1_LOSS.parse({"beta": beta})
+    params = _SMOOTH_L1_LOSS.check(beta)
     return _run.elementwise(
         _SMOOTH_L1_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )
@@ -256,7 +256,7 @@ def mse_loss(
     >>> round(loss, 12)
     0.065
     """
-    params = _MSE_LOSS.parse({})
+    params = _MSE_LOSS.check()
     return _run.elementwise(
         _MSE_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )
@@ -333,7 +333,7 @@ def l1_loss(
     >>> fl.l1_loss(np.array([0.5, 3.0, -1.0]), np.array([0.5, 1.0, 0.0]), reduction="sum")
     LossGrad(loss=3.0, grad=array([ 0.,  1., -1.]))
     """
-    params = _L1_LOSS.parse({})
+    params = _L1_LOSS.check()
     return _run.elementwise(
         _L1_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )

@@ -125,7 +125,7 @@ def td_loss(
     array([[ 0.  ,  0.25],
            [-0.25,  0.  ]])
     """
-    gamma, delta = _TD_LOSS.parse({"gamma": gamma, "delta": delta})
+    gamma, delta = _TD_LOSS.check(gamma, delta)
     if loss not in _TD_LOSSES:
         raise ValueError(f"loss must be one of {', '.join(map(repr, _TD_LOSSES))}, got {loss!r}")
     if loss == "huber" and delta == 0.0:
