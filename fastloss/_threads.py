@@ -137,6 +137,8 @@ def choose(n_threads: int | None, work: int, grain: int, survives_fork: bool) ->
 
 def split(call: Callable[[int, int], bool], blocks: int, threads: int) -> bool:
     """Run ``call(first, last)`` over all blocks on ``threads`` threads, the caller's among them."""
+    if threads <= 1 and blocks <= _SPAN:
+        return call(0, blocks)
     bad = False
     # In spans, so that Ctrl-C is seen between them.
     for start in range(0, blocks, _SPAN):

@@ -37,11 +37,11 @@ def _readable(array):
 
     Numba would compile every kernel once more for read-only arrays; kernels write to their outputs only.
     """
+    half = array.itemsize == 2 and array.dtype.kind in "fV"  # V: bfloat16, of a package of its own
+    record = HALF if half and array.dtype.kind == "f" else BFLOAT
     if not array.flags.writeable:
-        array = np.asarray(_Memory(array)) if array.dtype.kind != "V" else np.asarray(_Memory(array.view(np.uint16))).view(array.dtype)
-    if array.dtype == np.float16:
-        return array.view(HALF)
-    return array.view(BFLOAT) if array.dtype.name == "bfloat16" else array
+        array = np.asarray(_Memory(array.view(np.uint16) if half else array))
+    return array.view(record) if half else array
 
 
 def _compute(x):
@@ -68,8 +68,8 @@ def _run(kernel, arguments, partials, threads, dtype, room):
 
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
     suffix, dtype = _compute(x)
-    none = np.empty(0, x.dtype)
-    outputs = [_readable(none if a is None else a) for a in (losses, grad, hess)]
+    none = _readable(np.empty(0, x.dtype))
+    outputs = [none if a is None else _readable(a) for a in (losses, grad, hess)]
     in_place = grad is not None and np.may_share_memory(grad, x)
     arguments = (
         _readable(x), _readable(y), np.array(params, np.float64), *_entries(weight, mask), scale, *outputs, in_place,
