@@ -39,6 +39,7 @@ def extensions():
             include_dirs=[str(FOLDER), numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             depends=[str(p) for p in [*FOLDER.glob("*.pxi"), *FOLDER.glob("*.h")]],
+            optional=not REQUIRED,
         )
 
     levels = LEVELS if IS_X86_64 else ["v1"]
@@ -70,6 +71,8 @@ class BuildKernels(build_ext):
     def build_extensions(self):
         from Cython.Build import cythonize
 
+        self.note = Path("." if self.inplace else self.build_lib, FOLDER, "build_failed.txt")
+        self.note.unlink(missing_ok=True)
         msvc = self.compiler.compiler_type == "msvc"
         compile_openmp, link_openmp = self.openmp_flags()
         for ext in self.extensions:
@@ -87,17 +90,14 @@ class BuildKernels(build_ext):
             ext.sources = built[ext.name].sources
         super().build_extensions()
 
-    def run(self):
+    def build_extension(self, ext):
         try:
-            super().run()
+            super().build_extension(ext)
         except Exception as error:
-            if REQUIRED:
-                raise
-            # The reason is kept for show_config().
-            note = Path(self.build_lib if not self.inplace else ".", "fastloss", "_cython", "build_failed.txt")
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(f"{type(error).__name__}: {error}\n")
-            print(f"fastloss: the Cython kernels were not built: {error}", file=sys.stderr)
+            # The reason is kept for show_config(); an optional extension may fail without failing the build.
+            self.note.parent.mkdir(parents=True, exist_ok=True)
+            self.note.write_text(f"{type(error).__name__}: {error}"[:200] + "\n")
+            raise
 
 
 setup(ext_modules=[] if DISABLED else extensions(), cmdclass={"build_ext": BuildKernels})

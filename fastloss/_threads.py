@@ -37,8 +37,8 @@ def _cgroup_quota() -> float | None:
                 for place in (Path("/sys/fs/cgroup/cpu" + path), Path("/sys/fs/cgroup/cpu")):
                     file = place / "cpu.cfs_quota_us"
                     if file.exists():
-                        quota = int(file.read_text())
-                        return quota / int((place / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+                        granted = int(file.read_text())
+                        return granted / int((place / "cpu.cfs_period_us").read_text()) if granted > 0 else None
     except (OSError, ValueError):
         pass
     return None

@@ -170,7 +170,7 @@ def output(out: Any, like: np.ndarray, readers: dict[str, Any]) -> None:
         if name == first and _same_memory(out, array):
             continue  # in place
         try:
-            shared = np.shares_memory(out, array, max_work=10**6)
+            shared = np.shares_memory(out, array, max_work=10**6)  # type: ignore[arg-type]
         except np.exceptions.TooHardError:
             shared = True
         if shared:

@@ -36,9 +36,27 @@ FITS = {
     "atanh_tail, float64": (atanh_tail, [0, (ATANH_MAX * mp.mpf("1.001")) ** 2], 7, np.float64, ATANH_MAX**2),
 }
 
+def rounded_fit(function, interval, terms, dtype):
+    """Coefficients in ``dtype``: each is rounded in turn, lowest power first, and the rest fitted again around it."""
+    a, b = map(mp.mpf, interval)
+    nodes = [(a + b) / 2 + (b - a) / 2 * mp.cos(mp.pi * (k + mp.mpf(1) / 2) / 96) for k in range(96)]
+    coefficients, _ = mp.chebyfit(function, interval, terms, error=True)
+    fixed = []
+    for power in range(terms):
+        if power:
+            rest = mp.matrix([function(x) - mp.polyval(fixed[::-1], x) for x in nodes])
+            powers = mp.matrix([[x**k for k in range(power, terms)] for x in nodes])
+            coefficient = mp.lu_solve(powers, rest)[0]
+        else:
+            coefficient = coefficients[-1]
+        fixed.append(mp.mpf(float(dtype(float(coefficient)))))
+    error = max(abs(function(x) - mp.polyval(fixed[::-1], x)) for x in nodes)
+    return fixed, error
+
+
 if __name__ == "__main__":
     for name, (function, interval, terms, dtype, weight) in FITS.items():
-        coefficients, error = mp.chebyfit(function, interval, terms, error=True)
+        coefficients, error = rounded_fit(function, interval, terms, dtype)
         print(f"{name}: relative error 2^{float(mp.log(error * weight, 2)):.1f}")
-        for power, c in enumerate(reversed(coefficients)):
-            print(f"    {power:2d}  {float(dtype(float(c)))!r}")
+        for power, c in enumerate(coefficients):
+            print(f"    {power:2d}  {float(c)!r}")

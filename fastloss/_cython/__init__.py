@@ -24,9 +24,7 @@ _TD = {
 
 def _level() -> str:
     """CPU level to use: what FASTLOSS_CPU says, else the best that the CPU has and that pays."""
-    from fastloss._cython import cpu
-
-    best = cpu.level()
+    best = importlib.import_module("fastloss._cython.cpu").level()
     forced = os.environ.get("FASTLOSS_CPU", "")
     if forced:
         if forced not in LEVELS.values():
@@ -46,7 +44,7 @@ def _import():
         note = Path(__file__).with_name("build_failed.txt")
         if note.exists():
             raise ImportError(f"the build failed: {note.read_text().strip()}") from error
-        raise ImportError("installed without a C compiler or with FASTLOSS_DISABLE_EXT=1") from error
+        raise ImportError("the package was installed with FASTLOSS_DISABLE_EXT=1") from error
 
 
 level, kernels = _import()
