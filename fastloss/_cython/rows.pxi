@@ -8,7 +8,8 @@
 
 cdef enum:
     SIDE = 64       # rows worked on side by side
-    NEAR = 8192     # rows whose maximum is below this in magnitude take the shorter way to exp(x - m)
+    NEAR = 8192     # rows whose maximum is below this in magnitude take a shorter way to exp(x - m)
+    LOW = 256       # and below this one that is shorter still
 
 
 cdef double CONFIDENT = 0.0009765625    # 2^-10: below this, s is summed without the maximum's 1
@@ -116,33 +117,44 @@ cdef void zero_row(const RowJob* job, Py_ssize_t i) noexcept nogil:
 # --- many classes ------------------------------------------------------------------------------------
 
 
+cdef inline real larger(real v, real m) noexcept nogil:
+    return v if v > m else m
+
+
 cdef void add_maxima(real* lanes, const real* x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, j, full = n - n % LANES
-    cdef real v, m
-    for i in range(n // LANES):
+    cdef Py_ssize_t i, j
+    cdef const real* v
+    if n < 4 * LANES:
+        for j in range(n):
+            lanes[j % LANES] = larger(x[j], lanes[j % LANES])
+        return
+    for i in range((n + 4 * LANES - 1) // (4 * LANES)):
+        # The last four rows of lanes may overlap the ones before: a maximum does not mind.
+        v = x + min(i * 4 * LANES, n - 4 * LANES)
         for j in range(LANES):
-            v = x[i * LANES + j]
-            m = lanes[j]
-            lanes[j] = v if v > m else m
-    for j in range(n - full):
-        v = x[full + j]
-        m = lanes[j]
-        lanes[j] = v if v > m else m
+            lanes[j] = larger(v[3 * LANES + j], larger(v[2 * LANES + j], larger(v[LANES + j], larger(v[j], lanes[j]))))
 
 
-cdef real greatest(real* lanes) noexcept nogil:
-    cdef Py_ssize_t j, half = LANES // 2
-    while half > 0:
-        for j in range(half):
-            lanes[j] = lanes[j + half] if lanes[j + half] > lanes[j] else lanes[j]
-        half = half // 2
-    return lanes[0]
+cdef real greatest(real* v) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(32):
+        v[j] = larger(v[j + 32], v[j])
+    for j in range(16):
+        v[j] = larger(v[j + 16], v[j])
+    for j in range(8):
+        v[j] = larger(v[j + 8], v[j])
+    return larger(larger(larger(v[0], v[4]), larger(v[2], v[6])), larger(larger(v[1], v[5]), larger(v[3], v[7])))
+
+
+cdef inline bint is_low(real m) noexcept nogil:
+    # Whether e is exp(x - m) times a factor in [sqrt(1/2), sqrt(2)], which float32 saves operations by.
+    return real is float and abs_f32(<float>m) < <float>LOW
 
 
 cdef inline real exp_below(real x, real m) noexcept nogil:
-    # exp(x - m) for one value, as the loops below compute it.
+    # e of one value, as the loops below compute it.
     if real is float:
-        return exp_near_f32(x, m) if abs_f32(m) < <float>NEAR else exp_diff_f32(x, m)
+        return exp_scaled_f32(x, m) if is_low(m) else exp_diff_f32(x, m)
     else:
         return exp_near_f64(x, m) if abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
 
@@ -150,9 +162,9 @@ cdef inline real exp_below(real x, real m) noexcept nogil:
 cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     if real is float:
-        if abs_f32(m) < <float>NEAR:
+        if is_low(m):
             for i in range(n):
-                e[i] = exp_near_f32(x[i], m)
+                e[i] = exp_scaled_f32(x[i], m)
         else:
             for i in range(n):
                 e[i] = exp_diff_f32(x[i], m)
@@ -165,20 +177,20 @@ cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil
                 e[i] = exp_diff_f64(x[i], m)
 
 
-cdef Py_ssize_t add_below_one(double* lanes, const real* e, Py_ssize_t n) noexcept nogil:
-    # Add all e but those of 1, which are exact; return how many those are.
+cdef Py_ssize_t add_rest(double* lanes, const real* e, real one, Py_ssize_t n) noexcept nogil:
+    # Add all e but those that equal the maximum's; return how many those are.
     cdef Py_ssize_t i, j, rows = n // LANES
     cdef int32_t count = 0
     cdef real v
     for i in range(rows):
         for j in range(LANES):
             v = e[i * LANES + j]
-            lanes[j] = lanes[j] + <double>(<real>0.0 if v == <real>1.0 else v)
+            lanes[j] = lanes[j] + <double>(<real>0.0 if v == one else v)
     for j in range(n - rows * LANES):
         v = e[rows * LANES + j]
-        lanes[j] = lanes[j] + <double>(<real>0.0 if v == <real>1.0 else v)
+        lanes[j] = lanes[j] + <double>(<real>0.0 if v == one else v)
     for i in range(n):
-        count += e[i] == <real>1.0
+        count += e[i] == one
     return count
 
 
@@ -226,7 +238,7 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
     cdef const real* x
     cdef real* e
     cdef const double* w
-    cdef real m = <real>-INFINITY, x_y, g_y, e_y
+    cdef real m = <real>-INFINITY, x_y, g_y, e_y, one
     cdef double s, total_, others, gap, loss, factor
     for j in range(LANES):
         maxima[j] = <real>-INFINITY
@@ -242,6 +254,7 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
     if m == <real>INFINITY:
         return infinite_row(job, row, i, _)
     load(code, job.x, base + row.y, &x_y, 1)
+    one = exp_below(m, m)
     clear_lanes(lanes)
     if row.v != 0.0:
         clear_lanes(smooth)
@@ -258,11 +271,11 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
         if real is float:
             add_lanes(lanes, e, n)
         else:
-            count += add_below_one(lanes, e, n)
+            count += add_rest(lanes, e, one, n)
         if row.v != 0.0:
             add_smoothing(smooth, x, m, job.class_weight + start if job.class_weight != NULL else NULL, n)
     if real is float:
-        s = total(lanes) - 1.0
+        s = total(lanes) - <double>one
         if not s >= CONFIDENT:
             # Leave the maximum out before it swallows the digits of the rest. (Ties would have made s at least 1.)
             clear_lanes(lanes)
@@ -273,12 +286,13 @@ cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real
                 if not kept:
                     load(code, job.x, base + start, x_room, n)
                     exp_chunk(x_room, m, e, n)
-                count += add_below_one(lanes, e, n)
-            s = total(lanes) + <double>(count - 1)
+                count += add_rest(lanes, e, one, n)
+            s = total(lanes) + <double>(count - 1) * <double>one
     else:
-        s = total(lanes) + <double>(count - 1)
-    total_ = 1.0 + s
-    loss = log1p_f64(s)
+        s = total(lanes) + <double>(count - 1) * <double>one
+    total_ = <double>one + s
+    # s relative to the maximum's e; where that was rounded to float32, the loss wants it in double.
+    loss = log1p_f64(s / exp_top_f64(m, halvings_f32(<float>m)) if is_low(m) else s)
     gap = <double>m - <double>x_y
     if row.u == 0.0 and gap == INFINITY:
         gap = 0.0   # a class of weight 0 costs nothing, whatever its logit
@@ -378,7 +392,10 @@ cdef void side_exp(real* x, const real* m, const real* top, real k, double* s, b
             s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
     else:
         for r in range(n):
-            e = exp_below(x[r], m[r])
+            if real is float:
+                e = exp_near_f32(x[r], m[r]) if abs_f32(m[r]) < <float>NEAR else exp_diff_f32(x[r], m[r])
+            else:
+                e = exp_near_f64(x[r], m[r]) if abs_f64(m[r]) < <double>NEAR else exp_diff_f64(x[r], m[r])
             x[r] = e
             s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
 

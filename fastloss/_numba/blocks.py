@@ -228,11 +228,13 @@ def add_lanes(lanes, values):
         at = i * 4 * LANES
         a, b = values[at : at + LANES], values[at + LANES : at + 2 * LANES]
         c, d = values[at + 2 * LANES : at + 3 * LANES], values[at + 3 * LANES : at + 4 * LANES]
-        for j in range(LANES):
+        # Over a.size, not LANES: a loop of known length is unrolled before it can be vectorised.
+        for j in range(a.size):
             lanes[j] = (((lanes[j] + a[j]) + b[j]) + c[j]) + d[j]
-    rest = values[quads * 4 * LANES :]
-    for i in range(rest.size):
-        lanes[i % LANES] += rest[i]
+    for start in range(quads * 4 * LANES, values.size, LANES):
+        part = values[start : start + LANES]
+        for j in range(part.size):
+            lanes[j] += part[j]
 
 
 @inline

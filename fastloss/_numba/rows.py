@@ -1,6 +1,7 @@
 """Cross-entropy from logits; ``_cython/rows.pxi`` says how, this computes the same operation by operation."""
 
 import numpy as np
+from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, SIDE
@@ -17,12 +18,22 @@ from fastloss._numba.blocks import (
     value_at,
     view,
 )
-from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64, log1p_f64
+from fastloss._numba.primitives_generated import (
+    exp_diff_f32,
+    exp_diff_f64,
+    exp_near_f32,
+    exp_near_f64,
+    exp_scaled_f32,
+    exp_top_f64,
+    halvings_f32,
+    log1p_f64,
+)
 
 ROOM = max(2 * NARROW * SIDE + 6 * SIDE, 2 * CHUNK + LANES)  # elements of work that the kernels here need
 INFINITY = np.inf
 NAN = np.nan
-NEAR = 8192.0  # rows whose maximum is below this in magnitude take the shorter way to exp(x - m)
+NEAR = 8192.0  # rows whose maximum is below this in magnitude take a shorter way to exp(x - m)
+LOW = 256.0  # and below this one that is shorter still
 CONFIDENT = 0.0009765625  # 2^-10: below this, s is summed without the maximum's 1
 
 exp_diff = by_type(exp_diff_f32, exp_diff_f64)
@@ -97,15 +108,23 @@ def sum_of_weights(class_weight, classes):
 
 @inline
 def add_maxima(lanes, x):
-    for i in range(x.size // LANES):
-        part = x[i * LANES : (i + 1) * LANES]
-        for j in range(LANES):
-            v, m = part[j], lanes[j]
-            lanes[j] = v if v > m else m
-    rest = x[x.size - x.size % LANES :]
-    for j in range(rest.size):
-        v, m = rest[j], lanes[j]
-        lanes[j] = v if v > m else m
+    quad = 4 * LANES
+    if x.size < quad:
+        for j in range(x.size):
+            v, m = x[j], lanes[j % LANES]
+            lanes[j % LANES] = v if v > m else m
+        return
+    for at in range(0, x.size, quad):
+        # The last four rows of lanes may overlap the ones before: a maximum does not mind.
+        at = min(at, x.size - quad)
+        a, b = x[at : at + LANES], x[at + LANES : at + 2 * LANES]
+        c, d = x[at + 2 * LANES : at + 3 * LANES], x[at + 3 * LANES : at + quad]
+        for j in range(a.size):
+            m = lanes[j]
+            m = a[j] if a[j] > m else m
+            m = b[j] if b[j] > m else m
+            m = c[j] if c[j] > m else m
+            lanes[j] = d[j] if d[j] > m else m
 
 
 @inline
@@ -119,34 +138,65 @@ def greatest(lanes):
 
 
 @inline
-def exp_below(x, m):
-    """exp(x - m) for one value, as the loops below compute it."""
-    return exp_near(x, m) if abs(m) < NEAR else exp_diff(x, m)
+def exp_below_f32(x, m):
+    return exp_scaled_f32(x, m) if abs(m) < LOW else exp_diff_f32(x, m)
 
 
 @inline
-def exp_chunk(x, m, e):
-    if abs(m) < NEAR:
+def exp_below_f64(x, m):
+    return exp_near_f64(x, m) if abs(m) < NEAR else exp_diff_f64(x, m)
+
+
+@inline
+def exp_chunk_f32(x, m, e):
+    if abs(m) < LOW:
         for i in range(x.size):
-            e[i] = exp_near(x[i], m)
+            e[i] = exp_scaled_f32(x[i], m)
     else:
         for i in range(x.size):
-            e[i] = exp_diff(x[i], m)
+            e[i] = exp_diff_f32(x[i], m)
 
 
 @inline
-def add_below_one(lanes, e):
-    """Add all e but those of 1, which are exact; return how many those are."""
-    zero, one = e.dtype.type(0.0), e.dtype.type(1.0)
-    for i in range(e.size // LANES):
-        part = e[i * LANES : (i + 1) * LANES]
-        for j in range(LANES):
+def exp_chunk_f64(x, m, e):
+    if abs(m) < NEAR:
+        for i in range(x.size):
+            e[i] = exp_near_f64(x[i], m)
+    else:
+        for i in range(x.size):
+            e[i] = exp_diff_f64(x[i], m)
+
+
+@inline
+def relative_f32(s, m):
+    """s relative to the maximum's e; where that was rounded to float32, the loss wants it in double."""
+    return s / exp_top_f64(np.float64(m), np.float64(halvings_f32(m))) if abs(m) < LOW else s
+
+
+exp_below = by_type(exp_below_f32, exp_below_f64)
+exp_chunk = by_type(exp_chunk_f32, exp_chunk_f64)
+
+
+def relative(s, m):
+    """s relative to the maximum's e."""
+
+
+@overload(relative)
+def _relative(s, m):
+    if m == types.float32:
+        return lambda s, m: relative_f32(s, m)
+    return lambda s, m: s
+
+
+@inline
+def add_rest(lanes, e, one):
+    """Add all e but those that equal the maximum's; return how many those are."""
+    zero = e.dtype.type(0.0)
+    for start in range(0, e.size, LANES):
+        part = e[start : start + LANES]
+        for j in range(part.size):
             v = part[j]
             lanes[j] = lanes[j] + np.float64(zero if v == one else v)
-    rest = e[e.size - e.size % LANES :]
-    for j in range(rest.size):
-        v = rest[j]
-        lanes[j] = lanes[j] + np.float64(zero if v == one else v)
     count = 0
     for i in range(e.size):
         count += e[i] == one
@@ -194,6 +244,7 @@ def wide_row(x, c, i, y, u, v, w_y, w_sum, class_weight, scale, grad, in_place, 
     if m == INFINITY:
         return infinite_row(x, c, i, y, u, v, class_weight, w_sum, scale, grad)
     x_y = value_at(x, base + y, work)
+    one = exp_below(m, m)
     clear(sums)
     clear(smooth)
     single = work.itemsize == 4
@@ -209,22 +260,22 @@ def wide_row(x, c, i, y, u, v, w_y, w_sum, class_weight, scale, grad, in_place, 
         if single:
             add_lanes(sums, e)
         else:
-            count += add_below_one(sums, e)
+            count += add_rest(sums, e, one)
         if v != 0.0:
             add_smoothing(smooth, xs, m, class_weight[start:stop])
     if single:
-        s = total(sums) - 1.0
+        s = total(sums) - np.float64(one)
         if not s >= CONFIDENT:
             # Leave the maximum out before it swallows the digits of the rest. (Ties would have made s at least 1.)
             clear(sums)
             for start in range(0, c, CHUNK):
                 e = refill(x, grad, base + start, base + min(start + CHUNK, c), m, x_room, e_room)
-                count += add_below_one(sums, e)
-            s = total(sums) + np.float64(count - 1)
+                count += add_rest(sums, e, one)
+            s = total(sums) + np.float64(count - 1) * np.float64(one)
     else:
-        s = total(sums) + np.float64(count - 1)
-    sums_ = 1.0 + s
-    log = log1p_f64(s)
+        s = total(sums) + np.float64(count - 1) * np.float64(one)
+    sums_ = np.float64(one) + s
+    log = log1p_f64(relative(s, m))
     gap = np.float64(m) - np.float64(x_y)
     if u == 0.0 and gap == INFINITY:
         gap = 0.0  # a class of weight 0 costs nothing, whatever its logit
@@ -344,7 +395,7 @@ def side_exp(x, m, top, k, s, near):
             s[r] = s[r] + np.float64(zero if top[r] == k else e)
     else:
         for r in range(x.size):
-            e = exp_below(x[r], m[r])
+            e = exp_near(x[r], m[r]) if abs(m[r]) < NEAR else exp_diff(x[r], m[r])
             x[r] = e
             s[r] = s[r] + np.float64(zero if top[r] == k else e)
 
