@@ -225,34 +225,41 @@ cdef void scale_smooth_chunk(const real* e, real* g, double factor, double shift
         g[i] = <real>(<double>e[i] * factor - (shift * w[i] if w != NULL else shift))
 
 
-cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, const real* _) noexcept nogil:
-    # One row of any length. Returns its loss; may write its gradient over its logits.
+cdef real row_maximum(const RowJob* job, Py_ssize_t i, const real* _) noexcept nogil:
+    # -inf where a row holds nothing but NaN and -inf.
     cdef Code code = job.entries.code
-    cdef Py_ssize_t c = job.classes, base = i * c, chunk, chunks = (c + CHUNK - 1) // CHUNK, start, n, j, count = 0
-    cdef bint native = is_native(code, _), kept = native and job.grad != NULL
+    cdef Py_ssize_t c = job.classes, base = i * c, chunk, start, n, j
+    cdef real x_room[CHUNK]
+    cdef real maxima[LANES]
+    for j in range(LANES):
+        maxima[j] = <real>-INFINITY
+    for chunk in range((c + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        n = min(c - start, CHUNK)
+        if is_native(code, _):
+            add_maxima(maxima, <const real*>job.x + base + start, n)
+        else:
+            load(code, job.x, base + start, x_room, n)
+            add_maxima(maxima, x_room, n)
+    return greatest(maxima)
+
+
+cdef double wide_row(const RowJob* job, const Row* row, Py_ssize_t i, real m) noexcept nogil:
+    # One row of any length with maximum m. Returns its loss; may write its gradient over its logits.
+    cdef Code code = job.entries.code
+    cdef Py_ssize_t c = job.classes, base = i * c, chunk, chunks = (c + CHUNK - 1) // CHUNK, start, n, count = 0
+    cdef bint native = is_native(code, &m), kept = native and job.grad != NULL
     cdef real x_room[CHUNK]
     cdef real e_room[CHUNK]
-    cdef real maxima[LANES]
     cdef double lanes[LANES]
     cdef double smooth[LANES]
     cdef const real* x
     cdef real* e
     cdef const double* w
-    cdef real m = <real>-INFINITY, x_y, g_y, e_y, one
+    cdef real x_y, g_y, e_y, one
     cdef double s, total_, others, gap, loss, factor
-    for j in range(LANES):
-        maxima[j] = <real>-INFINITY
-    for chunk in range(chunks):
-        start = chunk * CHUNK
-        n = min(c - start, CHUNK)
-        x = <const real*>job.x + base + start
-        if not native:
-            load(code, job.x, base + start, x_room, n)
-            x = x_room
-        add_maxima(maxima, x, n)
-    m = greatest(maxima)
     if m == <real>INFINITY:
-        return infinite_row(job, row, i, _)
+        return infinite_row(job, row, i, &m)
     load(code, job.x, base + row.y, &x_y, 1)
     one = exp_below(m, m)
     clear_lanes(lanes)
@@ -548,11 +555,14 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
                 bad |= narrow_rows(job, start, n, losses, _)
             else:
                 bad |= load_targets(job, start, y, n)
+                # All maxima first (a block stays in L1): each row's phases wait for one another.
+                for i in range(n):
+                    narrow[i] = row_maximum(job, start + i, _) if y[i] >= 0 else <real>0.0
                 for i in range(n):
                     losses[i] = 0.0
                     if y[i] >= 0:
                         open_row(job, start + i, y[i], &row)
-                        losses[i] = wide_row(job, &row, start + i, _) * row.weight
+                        losses[i] = wide_row(job, &row, start + i, narrow[i]) * row.weight
                     else:
                         zero_row(job, start + i)
             add_lanes(lanes, losses, n)
