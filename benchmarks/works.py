@@ -1,0 +1,111 @@
+"""What is timed: a loss of the registry, a dtype and a size, with arrays made from a fixed seed."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastloss.registry import LOSSES
+
+__all__ = ["GAMMA", "HEADLINE", "WORKS", "Work"]
+
+_SHORT = {"binary_cross_entropy_with_logits": "bce", "cross_entropy": "ce", "td_loss": "td"}
+_LABELS = {"bce": "BCE with logits", "ce": "cross-entropy", "td": "TD (Huber, mask, weights)", "mse": "MSE", "l1": "L1"}
+_SMALL = 1000  # elements below which the cost of the call itself is of interest
+
+GAMMA = 0.99  # all other parameters have the defaults, which are the same everywhere
+
+
+@dataclass(frozen=True)
+class Work:
+    """Loss and gradient of the mean over arrays of one dtype and shape."""
+
+    loss: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def short(self) -> str:
+        """The loss's name in works, ids and tables."""
+        return _SHORT.get(self.loss, self.loss.removesuffix("_loss"))
+
+    @property
+    def name(self) -> str:
+        """Id that ``--works`` and ``pytest -k`` match, such as ``ce-float32-1024x1000``."""
+        return "-".join([self.short, self.dtype, "x".join(map(str, self.shape))])
+
+    @property
+    def label(self) -> str:
+        """Name of the table's row."""
+        loss = _LABELS.get(self.short, self.short.replace("_", " ").capitalize())
+        size = " x ".join(f"{n:,}".replace(",", " ") for n in self.shape)
+        return f"{loss[0].upper()}{loss[1:]}, {self.dtype}, {size}"
+
+    @property
+    def size(self) -> int:
+        """Elements of the gradient."""
+        return math.prod(self.shape)
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        """What a time is divided by: its name and how many there are of it in a call."""
+        if self.size < _SMALL:
+            return "call", 1
+        return ("transition", self.shape[0]) if LOSSES[self.loss].kind == "gather" else ("element", self.size)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that all contenders read; ``x`` is what the gradient belongs to."""
+        return _arrays(self)
+
+
+@functools.lru_cache(maxsize=1)  # one work at a time: its contenders share the memory
+def _arrays(work: Work) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    facts, n = LOSSES[work.loss], work.shape[0]
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32).astype(work.dtype)
+
+    x = 3 * normal(*work.shape)
+    if facts.kind == "rows":
+        return {"x": x, "y": rng.integers(0, work.shape[1], n)}
+    if facts.kind == "elementwise":
+        return {"x": x, "y": rng.integers(0, 2, n).astype(work.dtype) if facts.target == "unit" else normal(n)}
+    # Replayed transitions: padding is masked, the rest weighted by priority.
+    return {
+        "x": x,
+        "actions": rng.integers(0, work.shape[1], n),
+        "rewards": normal(n),
+        "next_q": 3 * normal(*work.shape),
+        "terminated": rng.random(n) < 0.1,
+        "weight": rng.random(n).astype(work.dtype),
+        "mask": rng.random(n) < 0.8,
+    }
+
+
+def _works(loss: str, dtype: str, *shapes: tuple[int, ...]) -> tuple[Work, ...]:
+    return tuple(Work(loss, dtype, shape) for shape in shapes)
+
+
+# The rows of README's table.
+HEADLINE = (
+    *_works("binary_cross_entropy_with_logits", "float32", (32,), *((10**k,) for k in range(3, 8))),
+    *_works("binary_cross_entropy_with_logits", "float64", (10**6,)),
+    *_works("huber_loss", "float32", (32,), (10**6,)),
+    *_works("mse_loss", "float32", (32,), (10**6,)),
+    *_works("cross_entropy", "float32", (32, 10), (4096, 10), (1024, 1000), (64, 32000)),
+    *_works("cross_entropy", "float64", (1024, 1000)),
+    *_works("td_loss", "float32", (32, 4), (65536, 18)),
+)
+
+# Every elementwise loss of the registry comes in, so that a new one is timed without a line here.
+WORKS = HEADLINE + tuple(
+    work
+    for facts in LOSSES.values()
+    if facts.kind == "elementwise"
+    for work in _works(facts.name, "float32", (32,), (10**6,))
+    if work not in HEADLINE
+)

@@ -1,0 +1,167 @@
+"""Arguments for any registered loss, so that a new one needs no test code of its own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+import fastloss as fl
+from fastloss.registry import LOSSES
+
+# All three are expected: a test run must not pass because a backend was not there.
+BACKENDS = tuple(os.environ.get("FASTLOSS_TEST_BACKENDS", "cython,numba,numpy").split(","))
+COMPILED = tuple(name for name in BACKENDS if name != "numpy")
+FLOATS = ("float32", "float64")
+LOSS_NAMES = tuple(LOSSES)
+ELEMENTWISE = tuple(name for name, facts in LOSSES.items() if facts.kind == "elementwise")
+UNIT = tuple(name for name, facts in LOSSES.items() if facts.target == "unit")
+
+# Exact in every float type, so that a reference in float64 sees the parameter the kernel sees.
+_CANDIDATES = (0.0, 0.375, 1.0, 2.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loss with its positional arguments and its own keyword arguments."""
+
+    loss: str
+    args: tuple[np.ndarray, ...]
+    params: dict = field(default_factory=dict)
+
+    @property
+    def facts(self):
+        return LOSSES[self.loss]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the unreduced loss."""
+        shape = self.args[0].shape
+        return shape if self.facts.kind == "elementwise" else shape[:-1]
+
+    def __call__(self, backend, **options):
+        return getattr(fl, self.loss)(*self.args, **self.params, backend=backend, **options)
+
+    def with_args(self, *args) -> Case:
+        return replace(self, args=args)
+
+    def with_params(self, **params) -> Case:
+        return replace(self, params=self.params | params)
+
+    def each(self, change) -> Case:
+        """The case with ``change`` applied to every array, those among the keyword arguments included."""
+        params = {k: change(v) if isinstance(v, np.ndarray) and k != "weight" else v for k, v in self.params.items()}
+        return replace(self, args=tuple(map(change, self.args)), params=params)
+
+    def rows(self, index) -> Case:
+        """The case on some of its entries, along the first axis."""
+        return self.each(lambda array: array[index])
+
+
+def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
+    """Ordinary arguments: no specials, targets in the loss's domain, residuals also at the kinks."""
+    rng = np.random.default_rng(seed)
+    facts = LOSSES[name]
+
+    def normal(shape):
+        return (3 * rng.standard_normal(shape)).astype(dtype)
+
+    if facts.kind == "elementwise":
+        x = normal(shape)
+        if facts.target == "unit":
+            return Case(name, (x, rng.choice([0, 1, 0.25, 0.8125], shape).astype(dtype)), params)
+        y = np.round(4 * normal(shape)) / 8
+        # Sums of these are exact, so the residual is the kink itself.
+        for i, kink in enumerate(facts.kinks(*facts.parse(params))):
+            if x.size > i:
+                x.reshape(-1)[i] = y.reshape(-1)[i] + np.asarray(kink, dtype)
+        return Case(name, (x, y.astype(dtype)), params)
+    index = rng.integers(0, width, shape)
+    if facts.kind == "rows":
+        return Case(name, (normal((*shape, width)), index), params)
+    q, next_q = normal((*shape, width)), normal((*shape, width))
+    return Case(name, (q, index, normal(shape), next_q, rng.random(shape) < 0.3), params)
+
+
+def param_sets(name) -> list[dict[str, float]]:
+    """The defaults, every parameter at other values it may take, and all of them away from their defaults."""
+    facts = LOSSES[name]
+    others = {p.name: [v for v in _CANDIDATES if p.valid(v) and v != p.default] for p in facts.params}
+    if name == "td_loss":
+        others["delta"].remove(0.0)  # for smooth L1 only, see below
+    sets = [{}] + [{key: value} for key, values in others.items() for value in values]
+    return sets + ([{key: values[-1] for key, values in others.items()}] if len(others) > 1 else [])
+
+
+def extras(name, dtype, shape=(67,), width=5, seed=0) -> list[dict]:
+    """Keyword arguments that are no float parameters."""
+    rng = np.random.default_rng(seed + 1)
+    if name == "cross_entropy":
+        weight = rng.choice([0.5, 1.0, 2.0], width)
+        return [
+            {"weight": weight},
+            {"weight": np.arange(width) % 3.0, "label_smoothing": 0.375},
+            {"ignore_index": 1},
+            {"ignore_index": 1, "weight": weight, "label_smoothing": 1.0},
+        ]
+    if name == "td_loss":
+        online = rng.standard_normal((*shape, width)).astype(dtype)
+        legal = rng.random((*shape, width)) < 0.4
+        legal.reshape(-1)[: 2 * width] = False  # nothing legal: the next state is worth 0
+        return [
+            {"loss": "mse"},
+            {"loss": "smooth_l1", "delta": 0.0},
+            {"loss": "smooth_l1", "delta": 2.5},
+            {"next_q_online": online},
+            {"next_action_mask": legal},
+            {"next_q_online": online, "next_action_mask": legal, "loss": "mse", "gamma": 0.375},
+        ]
+    return []
+
+
+def variants(name, dtype, shape=(67,), width=5, seed=0) -> list[Case]:
+    """The loss under all its own options."""
+    keywords = param_sets(name) + extras(name, dtype, shape, width, seed)
+    return [build(name, dtype, shape, width, seed + i, **given) for i, given in enumerate(keywords)]
+
+
+def weights(shape, seed=0) -> np.ndarray:
+    """Sample weights, zeros among them; float64 for all dtypes, since Numba compiles for each."""
+    return np.random.default_rng(seed).choice([0.0, 0.5, 1.0, 3.25], shape)
+
+
+def keep(shape, seed=0) -> np.ndarray:
+    """A mask."""
+    return np.random.default_rng(seed + 2).random(shape) < 0.6
+
+
+def spoil(case, kept) -> Case:
+    """Fill what a mask leaves out with NaN, infinities, and indices and targets out of range."""
+
+    def change(array):
+        array = array.copy()
+        if array.dtype.kind in "iu":
+            array[~kept] = 10**6
+        elif array.dtype.kind != "b":
+            array[~kept] = np.nan
+            array[~kept & (np.arange(kept.size).reshape(kept.shape) % 3 == 0)] = np.inf
+        return array
+
+    return case.each(change)
+
+
+def bits(result) -> list[np.ndarray]:
+    """The fields of a result as integers, all NaNs alike, for comparison bit by bit."""
+    found = []
+    for value in result:
+        if value is not None:
+            array = np.array(value)
+            array[np.isnan(array)] = np.nan
+            found.append(array.view(f"u{array.itemsize}"))
+    return found
+
+
+def assert_same_bits(first, second, what="") -> None:
+    for a, b in zip(bits(first), bits(second), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=str(what))

@@ -1,0 +1,68 @@
+"""What a whole call must return, in float64 and without any of the package's machinery but the textbook."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastloss import reference
+
+
+def _spread(values, shape):
+    """One value per sample, spread over the sample's entries."""
+    values = np.asarray(values)
+    return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape)
+
+
+def entries(case, kept):
+    """Loss, gradient and weight in a mean of each entry, zero where not kept, and TD errors."""
+    flat = case.each(lambda a: a.reshape((-1, *a.shape[len(case.shape) :])))
+    kept, x = kept.reshape(-1).copy(), flat.args[0]
+    if case.loss == "cross_entropy":
+        kept &= flat.args[1] != case.params.get("ignore_index", -100)
+    loss, grad, counted, td_error = np.zeros(len(x)), np.zeros(x.shape), np.zeros(len(x)), np.zeros(len(x))
+    counted[kept] = 1.0
+    chosen = flat.rows(kept)
+    found = getattr(reference, case.loss)(*chosen.args, **chosen.params)
+    loss[kept], grad[kept] = found[:2]
+    if case.loss == "cross_entropy":
+        counted[kept] = found[2]
+    if case.loss == "td_loss":
+        td_error[kept] = found[2]
+    return loss, grad, counted, td_error
+
+
+def expected(case, sample_weight=None, mask=None, reduction="mean", normalizer=None):
+    """Loss, gradient and TD errors of a call."""
+    shape = case.shape
+    kept = np.ones(shape, bool) if mask is None else _spread(mask, shape)
+    weight = np.ones(shape) if sample_weight is None else _spread(sample_weight, shape)
+    weight = np.where(kept, weight, 0.0).reshape(-1)
+    loss, grad, counted, td_error = entries(case, kept)
+    loss = loss * weight
+    grad = grad * weight.reshape((-1,) + (1,) * (grad.ndim - 1))
+    grad, td_error = grad.reshape(case.args[0].shape), td_error.reshape(shape)
+    if reduction == "none":
+        return loss.reshape(shape), grad, td_error
+    total = math.fsum(loss)
+    if reduction == "sum":
+        return total, grad, td_error
+    divisor = math.fsum(counted * weight) if reduction == "weighted_mean" else math.fsum(counted)
+    divisor = divisor if normalizer is None else normalizer
+    if divisor == 0:
+        return math.nan, np.zeros_like(grad), td_error
+    return total / divisor, grad / divisor, td_error
+
+
+def assert_close(result, wanted, dtype, what="") -> None:
+    """Equal up to rounding; infinities and NaN in the same places."""
+    eps = float(np.finfo(dtype).eps)
+    for name, actual, right in zip(("loss", "grad", "td_error"), result, wanted, strict=False):
+        if actual is None:
+            continue
+        right = np.asarray(right)
+        size = np.max(np.abs(right), initial=0.0, where=np.isfinite(right))
+        np.testing.assert_allclose(
+            np.asarray(actual, np.float64), right, rtol=16 * eps, atol=8 * eps * size, err_msg=f"{name} {what}"
+        )

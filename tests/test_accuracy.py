@@ -1,0 +1,170 @@
+"""Errors in units in the last place, against the bounds that the registry promises.
+
+The run ends with a table of the worst errors, so that bounds can be tightened.
+"""
+
+import mpmath
+import numpy as np
+import pytest
+from cases import COMPILED, ELEMENTWISE, UNIT
+from ulp import cross_entropy_rows, exact, needs_longdouble, sigmoid_parts, stratified
+
+import fastloss as fl
+from fastloss.registry import LOSSES
+
+WIDE = {"float32": np.float64, "float64": np.longdouble}
+# Arguments at which the result changes its form: saturation, underflow, the ends of the range.
+EDGES = [0.0, 1e-40, 1.0, 16.6, 17.4, 36.7, 37.5, 87.3, 88.8, 103.2, 103.98, 104.1, 708.3, 709.8, 744.4, 745.2, 746.1]
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def edges(dtype):
+    info = np.finfo(dtype)
+    ends = np.array([info.max, info.tiny, info.smallest_subnormal, info.eps, *EDGES], dtype)
+    around = np.concatenate([ends, np.nextafter(ends, info.max), np.nextafter(ends, dtype(0))])
+    return np.concatenate([around, -around])
+
+
+def check(compiled, name, args, references, bounds, within, **options):
+    """Compare loss and gradient with references, for an unreduced call and for a sum."""
+    result = getattr(fl, name)(*args, backend=compiled, reduction="none", **options)
+    summed = getattr(fl, name)(*args, backend=compiled, reduction="sum", **options).grad
+    np.testing.assert_array_equal(result.grad, summed)
+    for what, actual, wanted, bound in zip(("loss", "grad"), result, references, bounds, strict=False):
+        inputs = args if actual.ndim == args[0].ndim == args[1].ndim else ()
+        within(f"{name} {what} {actual.dtype} {compiled}", actual, wanted, bound, *inputs)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("name", UNIT)
+def test_binary_losses_over_the_whole_range(name, compiled, dtype, within):
+    if name != "binary_cross_entropy_with_logits":
+        pytest.skip("has no vectorised reference; the test by formula covers it")
+    dtype, facts = np.dtype(dtype).type, LOSSES[name]
+    # About four million patterns of float32, two thirds of them where exp(-|x|) matters.
+    per = 4096 if dtype is np.float32 else 128
+    ordinary = stratified(dtype, 32 * per, seed=1, low=-13, high=8 if dtype is np.float32 else 11)
+    for x in (stratified(dtype, per), ordinary, edges(dtype)):
+        positive, p = sigmoid_parts(x, WIDE[dtype.__name__])
+        negative, q = sigmoid_parts(-x, WIDE[dtype.__name__])
+        for y, references in ((0, (positive, p)), (1, (negative, -q))):
+            args = (x, np.full(x.shape, y, dtype))
+            check(compiled, name, args, references, (facts.loss_ulp, facts.grad_ulp), within)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_losses_by_their_formula(name, compiled, dtype, within):
+    dtype, facts = np.dtype(dtype).type, LOSSES[name]
+    everywhere, ordinary = stratified(dtype, 4 if dtype is np.float32 else 1), stratified(dtype, 60, low=-8, high=7)
+    x = np.concatenate([everywhere, ordinary, edges(dtype)])
+    rng = np.random.default_rng(3)
+    if facts.target == "unit":
+        y = rng.integers(0, 2, x.size).astype(dtype)
+    else:
+        # Targets near the prediction (the difference cancels), far from it, and zero.
+        near = (x * (1 + rng.uniform(-1, 1, x.size) * 2.0 ** -rng.integers(0, 24, x.size))).astype(dtype)
+        y = np.choose(rng.integers(0, 3, x.size), [near, rng.permutation(x), np.zeros_like(x)])
+    middle = {p.name: 0.375 for p in facts.params if p.valid(0.375) and facts.target == "real"}
+    for params in [{}, middle] if middle else [{}]:
+        loss, grad, _ = exact(name, x, y, facts.parse(params))
+        check(compiled, name, (x, y), (loss, grad), (facts.loss_ulp, facts.grad_ulp), within, **params)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("name", UNIT)
+def test_smoothed_and_weighted_losses_keep_their_digits(name, compiled, dtype, within):
+    # The loss has no cancellation for any target; the gradient's zero is ill-conditioned, so it is not asked here.
+    dtype, facts = np.dtype(dtype).type, LOSSES[name]
+    x = stratified(dtype, 40, low=-8, high=7)
+    y = np.random.default_rng(0).integers(0, 9, x.size).astype(dtype) / 8
+    loss, grad, hess = exact(name, x, y, facts.parse({}))
+    result = getattr(fl, name)(x, y, reduction="none", backend=compiled)
+    within(f"{name} loss (soft targets) {dtype.__name__} {compiled}", result.loss, loss, facts.loss_ulp + 1, x, y)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(result.grad, grad.astype(np.float64), rtol=0, atol=2 * eps)
+    found = fl.grad_hess(getattr(fl, name), x, y, backend=compiled).hess
+    within(f"{name} hess {dtype.__name__} {compiled}", found, hess, 4.0, x, y)
+
+
+def rows(dtype, width, seed=0):
+    """Ordinary rows, spread-out rows, confident ones, and rows with a large common offset."""
+    rng = np.random.default_rng(seed)
+    count = max(24, (30_000 if width <= 33 else 6_000) // width)
+    parts = [sigma * rng.standard_normal((count, width)) for sigma in (0.1, 1, 5, 20)]
+    y = rng.integers(0, width, 4 * count)
+    confident = rng.standard_normal((2 * count, width))
+    lead = rng.integers(0, width, 2 * count)
+    confident[np.arange(2 * count), lead] = confident.max(axis=1) + rng.uniform(17, 80, 2 * count)
+    parts.append(confident)
+    # Right and wrong by a large gap.
+    y = np.concatenate([y, np.where(np.arange(2 * count) % 2 == 0, lead, rng.integers(0, width, 2 * count))])
+    x = np.concatenate(parts)
+    offsets = (0.0, 1e4, 1e6, -1e4)
+    return np.concatenate([x + c for c in offsets]).astype(dtype), np.tile(y, len(offsets))
+
+
+@needs_longdouble
+@pytest.mark.parametrize("width", [2, 3, 10, 20, 32, 33, 100, 1000])
+def test_cross_entropy(compiled, dtype, width, within):
+    facts = LOSSES["cross_entropy"]
+    args = rows(dtype, width)
+    check(compiled, "cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("width", [3, 40])
+def test_cross_entropy_of_any_magnitude(compiled, dtype, width, within):
+    # Exponents from the subnormals to a third of the range, in one row.
+    facts, rng = LOSSES["cross_entropy"], np.random.default_rng(2)
+    x = rng.permutation(stratified(np.dtype(dtype).type, 16, high=9))
+    x = x[: x.size // width * width].reshape(-1, width)
+    args = x, rng.integers(0, width, len(x))
+    check(compiled, "cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("kind", ["huber", "mse", "smooth_l1"])
+def test_td_loss(compiled, dtype, kind, within):
+    # Next values of 0: the target is the reward itself, so that the TD error is a single subtraction.
+    dtype, facts = np.dtype(dtype).type, LOSSES["td_loss"]
+    value, reward = stratified(dtype, 30, low=-8, high=7), stratified(dtype, 30, seed=5, low=-8, high=7)
+    q, actions = np.stack([value, np.ones_like(value)], axis=1), np.zeros(value.size, np.int64)
+    loss, slope, _ = exact(f"{kind}_loss", value, reward, () if kind == "mse" else (0.375,))
+    result = fl.td_loss(
+        q, actions, reward, np.zeros_like(q), np.zeros(value.size, bool), loss=kind, delta=0.375, reduction="none",
+        backend=compiled,
+    )  # fmt: skip
+    within(f"td_loss loss {dtype.__name__} {compiled}", result.loss, loss, facts.loss_ulp, value, reward)
+    within(f"td_loss grad {dtype.__name__} {compiled}", result.grad[:, 0], slope, facts.grad_ulp, value, reward)
+    wide = reward.astype(np.longdouble) - value
+    within(f"td_loss error {dtype.__name__} {compiled}", result.td_error, wide, 0.5, value, reward)
+
+
+@needs_longdouble
+def test_the_reference_of_cross_entropy_is_right():
+    # The long double arithmetic behind the tests above, against mpmath.
+    x, y = rows(np.float64, 20)
+    x, y = x[::401], y[::401]
+    loss, grad = cross_entropy_rows(x, y)
+    with mpmath.workprec(300):
+        for i, row in enumerate(x.tolist()):
+            e = [mpmath.exp(z) for z in row]
+            rest = mpmath.fsum(e[:y[i]] + e[y[i] + 1:])
+            wanted = [mpmath.log1p(rest / e[y[i]]), *(z / mpmath.fsum(e) for z in e)]
+            wanted[1 + y[i]] = -rest / mpmath.fsum(e)
+            for found, right in zip([loss[i], *grad[i]], wanted, strict=True):
+                assert abs(mpmath.mpf(np.format_float_scientific(found, 30)) / right - 1) < 2.0**-60
+
+
+@pytest.mark.parametrize("name", UNIT)
+def test_confident_answers_keep_a_gradient(name, compiled):
+    # sigmoid(x) - 1 is exactly 0 in float32 from x = 17 on.
+    x = np.array([17.0, 40.0, 100.0], np.float32)
+    grad = getattr(fl, name)(x, np.ones(3, np.float32), backend=compiled, reduction="sum").grad
+    np.testing.assert_allclose(grad, -np.exp(-x.astype(np.float64)), rtol=1e-6, atol=2.0**-149)
+
+
+def test_compiled_backends_are_what_is_measured():
+    assert COMPILED, "accuracy is promised for compiled backends, and this run has none"

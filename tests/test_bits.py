@@ -1,0 +1,203 @@
+"""The same bits for any number of threads, run, alignment, position and chunking."""
+
+import numpy as np
+import pytest
+from cases import assert_same_bits, build, keep, variants, weights
+
+import fastloss as fl
+from fastloss._accumulate import ExactSum, LossSum
+from fastloss.registry import LOSSES
+
+CHUNKABLE = [name for name, facts in LOSSES.items() if facts.kind in ("elementwise", "rows")]
+
+
+def shape_of(name):
+    """Several blocks and a tail."""
+    return (21_001,) if LOSSES[name].kind == "elementwise" else (5_003,)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "weighted_mean"])
+def test_any_number_of_threads(loss, backend, dtype, reduction):
+    for case in variants(loss, dtype, shape_of(loss))[:: 1 if reduction == "mean" else 4]:
+        options = {"reduction": reduction, "sample_weight": weights(case.shape), "mask": keep(case.shape)}
+        wanted = case(backend, n_threads=1, **options)
+        for n in (2, 3, 4, None, 1):
+            assert_same_bits(case(backend, n_threads=n, **options), wanted, (case.params, n))
+
+
+@pytest.mark.parametrize("width", [33, 700, 5000])
+def test_any_number_of_threads_over_wide_rows(backend, width):
+    case = build("cross_entropy", "float32", (130,), width, label_smoothing=0.375)
+    wanted = case(backend, n_threads=1)
+    for n in (2, 3, 4):
+        assert_same_bits(case(backend, n_threads=n), wanted, n)
+
+
+def test_large_work_chooses_threads_by_itself(compiled):
+    # Above the threshold of every backend; the choice must not show.
+    case = build("mse_loss", "float32", (600_001,))
+    assert_same_bits(case(compiled), case(compiled, n_threads=1))
+
+
+def test_repeated_calls(loss, backend, dtype):
+    case = build(loss, dtype, shape_of(loss))
+    wanted = case(backend)
+    for _ in range(3):
+        assert_same_bits(case(backend), wanted)
+
+
+def moved(array, offset):
+    """A copy that starts ``offset`` elements into a fresh buffer."""
+    room = np.empty(array.size + offset, array.dtype)
+    room[offset:] = array.reshape(-1)
+    return room[offset:].reshape(array.shape)
+
+
+def test_any_alignment_of_the_buffers(loss, backend, dtype):
+    case = build(loss, dtype, (5_001,) if LOSSES[loss].kind == "elementwise" else (501,))
+    wanted = case(backend)
+    for offset in (1, 2, 3, 5, 8, 13):
+        out = moved(np.empty_like(case.args[0]), offset // 2)
+        assert_same_bits(case.each(lambda a, by=offset: moved(a, by))(backend, out=out), wanted, offset)
+
+
+def test_the_place_of_an_entry_does_not_show(loss, backend, dtype):
+    check_places(loss, backend, dtype, 5)
+
+
+@pytest.mark.parametrize("width", [2, 31, 32, 33, 65, 130])
+def test_the_place_of_a_row_does_not_show(backend, dtype, width):
+    check_places("cross_entropy", backend, dtype, width)
+
+
+def check_places(loss, backend, dtype, width):
+    case = build(loss, dtype, (300,), width)
+    options = {"reduction": "none", "sample_weight": weights((300,)), "mask": keep((300,))}
+    whole = case(backend, **options)
+    # Every start of a vector, every length of a tail.
+    for start, stop in [(k, 300) for k in range(1, 70, 3)] + [(0, k) for k in range(1, 80, 3)] + [(137, 138)]:
+        part = options | {k: options[k][start:stop] for k in ("sample_weight", "mask")}
+        found = case.rows(slice(start, stop))(backend, **part)
+        assert_same_bits(found, [field[start:stop] for field in whole], (start, stop))
+    order = np.random.default_rng(0).permutation(300)
+    shuffled = options | {k: options[k][order] for k in ("sample_weight", "mask")}
+    assert_same_bits(case.rows(order)(backend, **shuffled), [field[order] for field in whole])
+
+
+def test_the_reduction_does_not_show_in_the_gradient(loss, backend, dtype):
+    case = build(loss, dtype)
+    each, summed = case(backend, reduction="none"), case(backend, reduction="sum")
+    assert_same_bits((summed.grad,), (each.grad,))
+
+
+# --- chunk after chunk
+
+
+def chunks(total, granularity, seed):
+    """Random cuts at multiples of the granularity."""
+    rng = np.random.default_rng(seed)
+    inner = np.arange(granularity, total, granularity)
+    cuts = np.sort(rng.choice(inner, min(seed * 2, len(inner)), replace=False)) if len(inner) else []
+    return list(zip([0, *cuts], [*cuts, total], strict=True))
+
+
+@pytest.mark.parametrize("name", CHUNKABLE)
+@pytest.mark.parametrize("shape", [(30_000,), (2_000, 6), (50, 4, 500)])
+def test_any_chunking_gives_the_bits_of_a_single_call(name, backend, shape):
+    for case in variants(name, "float32", shape, 3):
+        weight, kept = weights(shape), keep(shape)
+        whole = case(backend, sample_weight=weight, mask=kept, reduction="sum", grad=False).loss
+        mean = case(backend, sample_weight=weight, mask=kept, grad=False).loss
+        for seed in (0, 1, 5):
+            running = LossSum(name, case.args[0].shape, backend=backend, **case.params)
+            for start, stop in chunks(shape[0], running.granularity, seed):
+                part = case.rows(slice(start, stop))
+                running.update(*part.args, sample_weight=weight[start:stop], mask=kept[start:stop])
+            assert_same_bits((running.total, running.mean), (whole, mean), (case.params, seed))
+
+
+@pytest.mark.parametrize("name", CHUNKABLE)
+def test_the_granularity_is_as_fine_as_a_block(name):
+    facts = LOSSES[name]
+    if facts.kind == "rows":
+        assert LossSum(name, (100, 10)).granularity == 409
+        assert LossSum(name, (100, 5000)).granularity == 1
+        assert LossSum(name, (100, 3, 10)).granularity == 409
+    else:
+        assert LossSum(name, (100,)).granularity == 4096
+        assert LossSum(name, (100, 16)).granularity == 256
+        assert LossSum(name, (100, 3)).granularity == 4096
+        assert LossSum(name, (100, 4096, 2)).granularity == 1
+
+
+def test_a_cut_that_is_no_multiple_must_be_the_last(backend):
+    running = LossSum("mse_loss", (10_000,), backend=backend)
+    running.update(np.zeros(4096), np.zeros(4096))
+    running.update(np.zeros(100), np.ones(100))
+    assert (running.total, running.weight, running.mean) == (100.0, 4196.0, 100 / 4196)
+    with pytest.raises(ValueError, match="multiple of 4096"):
+        running.update(np.zeros(100), np.zeros(100))
+
+
+def test_a_sum_over_no_chunks():
+    running = LossSum("cross_entropy", (0, 3))
+    assert running.total == running.weight == 0.0
+    assert np.isnan(running.mean)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("td_loss", (4, 3)), "loss must be one of"),
+        (("mse", (4,)), "got 'mse'"),
+        (("mse_loss", ()), "axis"),
+        (("cross_entropy", (4,)), "class"),
+        (("cross_entropy", (4, 0)), "class"),
+    ],
+)
+def test_errors_of_loss_sum(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LossSum(*arguments)
+
+
+def test_loss_sum_names_bad_targets(backend):
+    running = LossSum("cross_entropy", (9, 3), backend=backend)
+    with pytest.raises(IndexError, match="got 3 at index 1"):
+        running.update(np.zeros((2, 3)), np.array([0, 3]))
+    running = LossSum("binary_cross_entropy_with_logits", (9,), backend=backend)
+    with pytest.raises(ValueError, match=r"got 2\.0 at index 1"):
+        running.update(np.zeros(2), np.array([0.0, 2.0]))
+
+
+def test_the_exact_sum_has_no_order():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(1000) * 10.0 ** rng.integers(-300, 300, 1000)
+    sums = set()
+    for _ in range(5):
+        total = ExactSum()
+        for part in np.array_split(rng.permutation(values), 7):
+            total.add(part)
+        sums.add(total.value())
+    assert len(sums) == 1
+    total.add(-values)
+    assert total.value() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [([], 0.0), ([np.inf, 1.0], np.inf), ([-np.inf], -np.inf), ([np.inf, -np.inf], np.nan), ([np.nan, 1.0], np.nan),
+     ([1e308] * 2, np.inf), ([-1e308] * 2, -np.inf), ([1e308, 1e308, -1e308], 1e308), ([5e-324] * 3, 1.5e-323)],
+)  # fmt: skip
+def test_the_exact_sum_of_extremes(values, wanted):
+    total = ExactSum()
+    for value in values:
+        total.add(np.array([value]))
+    np.testing.assert_equal(total.value(), wanted)
+
+
+def test_a_single_call_sums_extremes_alike(compiled):
+    # One block each: 4096 elements.
+    for first, second, wanted in ((1e308, 1e308, np.inf), (np.inf, 1.0, np.inf), (np.nan, 1.0, np.nan)):
+        x = np.zeros(8192)
+        x[0], x[5000] = first, second
+        np.testing.assert_equal(fl.l1_loss(x, 0 * np.nan_to_num(x), reduction="sum", backend=compiled).loss, wanted)

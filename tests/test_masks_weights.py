@@ -1,0 +1,141 @@
+"""Masks select, weights scale, and a mean over nothing is NaN with a gradient of zero."""
+
+import numpy as np
+import pytest
+from cases import build, keep, spoil, variants, weights
+from oracle import assert_close, expected
+
+import fastloss as fl
+
+REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_weights_and_masks(loss, backend, dtype, reduction):
+    for case in variants(loss, dtype):
+        kept, weight = keep(case.shape), weights(case.shape)
+        for options in ({"mask": kept}, {"sample_weight": weight}, {"mask": kept, "sample_weight": weight}):
+            wanted = expected(case, reduction=reduction, **options)
+            assert_close(case(backend, reduction=reduction, **options), wanted, dtype, (case.params, [*options]))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_masked_entry_counts_for_nothing_whatever_it_holds(loss, backend, dtype, reduction):
+    for case in variants(loss, dtype):
+        kept = keep(case.shape)
+        options = {"mask": kept, "reduction": reduction, "sample_weight": weights(case.shape)}
+        # NaN under the mask in the weights as well.
+        spoiled = options | {"sample_weight": np.where(kept, options["sample_weight"], np.nan)}
+        clean, result = case(backend, **options), spoil(case, kept)(backend, **spoiled)
+        for a, b in zip(clean, result, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=str(case.params))
+        assert not result.grad[~kept].any()
+        assert result.grad[kept].any()
+
+
+@pytest.mark.parametrize("width", [5, 40])
+def test_an_ignored_row_counts_as_masked(backend, dtype, width):
+    case = build("cross_entropy", dtype, (67,), width)
+    kept = keep((67,))
+    x, y = case.args
+    x, y = np.where(kept[:, None], x, np.nan).astype(dtype), np.where(kept, y, -100)
+    for reduction in REDUCTIONS:
+        masked = case(backend, mask=kept, reduction=reduction)
+        ignored = case.with_args(x, y)(backend, reduction=reduction)
+        np.testing.assert_array_equal(masked.loss, ignored.loss)
+        np.testing.assert_array_equal(masked.grad, ignored.grad)
+
+
+def test_ignore_index_may_be_a_class_or_nothing_that_occurs(backend):
+    case = build("cross_entropy", "float64", width=4, ignore_index=2)
+    assert not case(backend).grad[case.args[1] == 2].any()
+    beyond, default = case.with_params(ignore_index=77)(backend), case.with_params(ignore_index=-100)(backend)
+    np.testing.assert_array_equal(beyond.grad, default.grad)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5), (4100, 3), (3, 4100)])
+def test_weights_and_masks_of_leading_dimensions(loss, backend, shape):
+    case = build(loss, "float64", shape)
+    for depth in range(len(shape)):
+        short = {"mask": keep(shape[:depth]) | (depth == 0), "sample_weight": weights(shape[:depth]) + 0.5}
+        full = {k: np.broadcast_to(v.reshape(v.shape + (1,) * (len(shape) - depth)), shape) for k, v in short.items()}
+        for reduction in ("none", "weighted_mean"):
+            results = (case(backend, reduction=reduction, **options) for options in (short, full))
+            for a, b in zip(*results, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert_close(case(backend, **short), expected(case, **short), "float64")
+        mixed = {"mask": short["mask"], "sample_weight": full["sample_weight"], "reduction": "weighted_mean"}
+        assert_close(case(backend, **mixed), expected(case, **mixed), "float64")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (5,), (70, 2)])
+def test_over_nothing(loss, backend, dtype, reduction, shape):
+    case = build(loss, dtype, shape)
+    kept = np.zeros(shape, bool)
+    for options in ({"mask": kept}, {"mask": kept, "sample_weight": weights(shape)}):
+        result = spoil(case, kept)(backend, reduction=reduction, **options)
+        nothing = {"sum": 0.0, "none": np.zeros(shape)}.get(reduction, np.nan)
+        np.testing.assert_array_equal(result.loss, nothing)
+        np.testing.assert_array_equal(result.grad, np.zeros(case.args[0].shape))
+
+
+@pytest.mark.parametrize("width", [2, 40])
+def test_all_rows_ignored(backend, dtype, width):
+    case = build("cross_entropy", dtype, (9,), width)
+    case = case.with_args(case.args[0], np.full(9, -100))
+    for reduction, nothing in (("mean", np.nan), ("weighted_mean", np.nan), ("sum", 0.0)):
+        result = case(backend, reduction=reduction)
+        np.testing.assert_equal(result.loss, nothing)
+        assert not result.grad.any()
+
+
+def test_a_normalizer_makes_a_mean_over_nothing_zero(loss, backend):
+    case = build(loss, "float64")
+    result = case(backend, mask=np.zeros(case.shape, bool), normalizer=4.0)
+    assert result.loss == 0.0
+    assert not result.grad.any()
+
+
+def test_weights_that_sum_to_nothing(loss, backend):
+    case = build(loss, "float64")
+    result = case(backend, sample_weight=np.zeros(case.shape), reduction="weighted_mean")
+    assert np.isnan(result.loss)
+    assert not result.grad.any()
+
+
+def test_class_weights_under_the_mean_follow_pytorch(backend):
+    case = build("cross_entropy", "float64", width=3, weight=np.array([0.5, 1.0, 2.0]))
+    weight = weights(case.shape) + 0.5
+    rows, own = case(backend, reduction="none").loss, case.params["weight"][case.args[1]]
+    assert case(backend).loss == pytest.approx(rows.sum() / own.sum())
+    # Sample weights scale the terms of a mean; they enter the divisor of a weighted mean only.
+    assert case(backend, sample_weight=weight).loss == pytest.approx((rows * weight).sum() / own.sum())
+    both = case(backend, sample_weight=weight, reduction="weighted_mean").loss
+    assert both == pytest.approx((rows * weight).sum() / (own * weight).sum())
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint64", "float16", "float32", ">f8", "bfloat16"])
+def test_dtypes_of_weights(loss, backend, kind):
+    # float32 predictions: float64 weights would be the ordinary case.
+    if kind == "bfloat16":
+        kind = pytest.importorskip("ml_dtypes").bfloat16
+    if kind == "float32" and backend == "numba" and loss != "mse_loss":
+        pytest.skip("Numba compiles once more for float32 weights; one loss shows it")
+    case = build(loss, "float32")
+    weight = np.random.default_rng(0).integers(0, 4, case.shape)
+    for reduction in ("none", "weighted_mean"):
+        wanted = case(backend, reduction=reduction, sample_weight=weight.astype(np.float64))
+        result = case(backend, reduction=reduction, sample_weight=weight.astype(kind))
+        for a, b in zip(wanted, result, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_mask_selects_in_grad_hess(elementwise, backend):
+    case = build(elementwise, "float64")
+    kept = keep(case.shape)
+    found = fl.grad_hess(getattr(fl, elementwise), *spoil(case, kept).args, mask=kept, backend=backend)
+    assert not found.grad[~kept].any()
+    assert not found.hess[~kept].any()
+    clean = fl.grad_hess(getattr(fl, elementwise), *case.args, backend=backend)
+    np.testing.assert_array_equal(found.hess[kept], clean.hess[kept])

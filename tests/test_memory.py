@@ -1,0 +1,76 @@
+"""No temporaries: what a call adds to the peak memory of its process."""
+
+import sys
+
+import pytest
+from processes import output
+
+pytest.importorskip("resource", reason="peak memory is measured by resource.getrusage")
+
+# The arrays are filled and the kernels run before the measurement; what is left is the call itself.
+MEASURE = """
+    import resource, sys
+    import numpy as np
+    import fastloss as fl
+
+    backend, kind, n, in_place = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "in_place"
+    unit = 1 if sys.platform == "darwin" else 1024
+
+    def call(x, y, **options):
+        return fl.binary_cross_entropy_with_logits(x, y, backend=backend, **options).loss
+
+    small = np.zeros(300_000, np.float32)
+    for options in ({"grad": False}, {"out": np.empty_like(small)}):
+        call(small, small.astype(kind), n_threads=2, **options)
+    x, y = np.empty(n, np.float32), np.empty(n, kind)
+    x.fill(0.5), y.fill(1)
+    out = x if in_place else np.empty_like(x)
+    if not in_place:
+        out.fill(0)
+    for options in ({"grad": False}, {"out": out}):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        call(x, y, **options)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+"""
+LIMIT = 2 * 2**20
+
+
+def growth(*arguments):
+    return [int(line) for line in output(MEASURE, *arguments).split()]
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_no_temporaries(compiled, kind):
+    assert max(growth(compiled, kind, 20_000_000, "out")) < LIMIT
+
+
+def test_in_place_needs_nothing_either(compiled):
+    # The targets are checked first, part by part.
+    assert max(growth(compiled, "float32", 20_000_000, "in_place")) < LIMIT
+
+
+def test_the_measurement_sees_a_temporary(compiled):
+    # A copy of a strided input is 80 MB: if this fails, the tests above prove nothing.
+    head, _, tail = MEASURE.rpartition("call(x, y, **options)")
+    code = f"{head}call(x[::-1], y, **options){tail}"
+    assert int(output(code, compiled, "int8", 20_000_000, "out").split()[0]) > 10 * LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_no_temporaries_over_a_hundred_million(compiled, kind):
+    assert max(growth(compiled, kind, 100_000_000, "out")) < LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.maxsize < 2**33, reason="needs a 64-bit machine")
+def test_more_than_two_to_the_31_elements(compiled):
+    # Offsets beyond 32 bits: an infinity at the very end must be found.
+    code = """
+        import sys, numpy as np, fastloss as fl
+        n = 2**31 + 5000
+        x = np.zeros(n, np.float16)
+        x[-1] = np.inf
+        print(fl.l1_loss(x, np.zeros(n, np.bool_), grad=False, backend=sys.argv[1]).loss)
+    """
+    assert output(code, compiled, timeout=900) == "inf"

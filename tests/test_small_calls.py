@@ -1,0 +1,112 @@
+"""Small calls take a shorter way through the code; it must not show in any result or error.
+
+``n_threads=1`` asks for the general way.
+"""
+
+import numpy as np
+import pytest
+from cases import UNIT, assert_same_bits, build, keep, variants, weights
+
+import fastloss as fl
+from fastloss._blocks import BLOCK
+from fastloss.registry import LOSSES
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 15, 16, 17, 31, 63, 64, 65, 100, 200])
+def test_the_bits_of_the_general_way(loss, backend, dtype, size):
+    for case in variants(loss, dtype, (size,))[:: 1 if size in (1, 65) else 5]:
+        for options in ({}, {"reduction": "sum"}, {"grad": False}):
+            assert_same_bits(case(backend, **options), case(backend, n_threads=1, **options), (case.params, options))
+
+
+def test_weights_and_masks(loss, backend, dtype):
+    for seed in range(4):
+        case = build(loss, dtype, (20,), seed=seed)
+        kept, weight = keep((20,), seed), weights((20,), seed)
+        for options in ({"mask": kept}, {"sample_weight": weight}, {"mask": kept, "sample_weight": weight}):
+            assert_same_bits(case(backend, **options), case(backend, n_threads=1, **options))
+
+
+@pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, BLOCK + 1])
+def test_both_sides_of_the_switch(loss, backend, size):
+    rows = LOSSES[loss].kind != "elementwise"
+    case = build(loss, "float32", (size // 8 + size % 2,) if rows else (size,), 8)
+    assert_same_bits(case(backend), case(backend, n_threads=1))
+
+
+@pytest.mark.parametrize("width", [1, 2, 32, 33, 100, BLOCK, BLOCK + 1])
+@pytest.mark.parametrize("name", ["cross_entropy", "td_loss"])
+def test_widths(name, backend, dtype, width):
+    for rows in (1, 3, 66):
+        case = build(name, dtype, (rows,), width)
+        assert_same_bits(case(backend), case(backend, n_threads=1))
+
+
+def test_shapes_and_numbers(loss, backend, dtype):
+    for shape in ((), (1, 1), (2, 3), (2, 1, 4)):
+        case = build(loss, dtype, shape)
+        found, wanted = case(backend), case(backend, n_threads=1)
+        assert type(found) is type(wanted)
+        assert type(found.loss) is float
+        assert found.grad.shape == wanted.grad.shape == case.args[0].shape
+        assert_same_bits(found, wanted)
+
+
+def test_what_is_not_plain(loss, backend):
+    # Strides, byte order, read-only memory, lists, subclasses: the other way, the same answer.
+    case = build(loss, "float64", (12,))
+    wanted = case(backend)
+    for change in (
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: a.astype(a.dtype.newbyteorder()),
+        lambda a: a.view(type("Sub", (np.ndarray,), {})),
+        np.ndarray.tolist,
+    ):
+        found = case.each(change)(backend)
+        assert type(found.grad) is np.ndarray
+        assert_same_bits(found, wanted)
+
+
+def test_results_are_fresh(loss, backend):
+    case = build(loss, "float64", (12,))
+    first = case(backend)
+    kept = first.grad.copy()
+    second = case.each(lambda a: a[::-1].copy())(backend)
+    assert not np.shares_memory(first.grad, second.grad)
+    assert not np.shares_memory(first.grad, case.args[0])
+    np.testing.assert_array_equal(first.grad, kept)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_errors(backend, reduction):
+    x, index = np.zeros((3, 4)), np.array([0, 4, 9])
+    options = {"backend": backend, "reduction": reduction}
+    calls = [
+        (lambda: fl.cross_entropy(x, index, **options), IndexError, "got 4 at index 1"),
+        (lambda: fl.cross_entropy(x, index - 5, **options), IndexError, "got -5 at index 0"),
+        (
+            lambda: fl.td_loss(x, index, np.zeros(3), x, np.zeros(3, bool), **options),
+            IndexError,
+            "got 4 at index 1",
+        ),
+        (lambda: fl.mse_loss(x, x.T, **options), ValueError, r"\(3, 4\).*\(4, 3\)"),
+        (lambda: fl.mse_loss(x, x.astype("f4"), **options), TypeError, "float64.*float32"),
+        *(
+            (lambda n=n: getattr(fl, n)(x, x + 2, **options), ValueError, r"2\.0 at index \(0, 0\)")
+            for n in UNIT
+        ),
+    ]
+    for call, error, message in calls:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_over_nothing(loss, backend):
+    case = build(loss, "float64", (5,))
+    result = case(backend, mask=np.zeros(5, bool))
+    assert np.isnan(result.loss)
+    assert not result.grad.any()
+    if loss == "cross_entropy":
+        ignored = case.with_args(case.args[0], np.full(5, -100))(backend)
+        assert np.isnan(ignored.loss)
+        assert not ignored.grad.any()
