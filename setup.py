@@ -83,7 +83,8 @@ class BuildKernels(build_ext):
             ext.extra_compile_args += LEVELS[level][msvc] + compile_openmp
             ext.extra_link_args = list(link_openmp)
         directives = {
-            "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False,
+            "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
+            "initializedcheck": False,
         }  # fmt: skip
         built = {e.name: e for e in cythonize(self.extensions, compiler_directives=directives, force=self.force)}
         for ext in self.extensions:

@@ -61,9 +61,10 @@ def _installed(need: str) -> bool:
 
 def _fastloss(backend: str) -> Callable[[Work, int], Call]:
     def prepare(work: Work, threads: int) -> Call:
+        fl.set_num_threads(threads)  # not per call: most callers leave n_threads out, and so does this
         loss, a = getattr(fl, work.loss), work.arrays()
         x = a["x"]
-        options: dict[str, Any] = {"n_threads": threads, "backend": backend}
+        options: dict[str, Any] = {"backend": backend}
         if LOSSES[work.loss].kind == "gather":
             others = [a[name] for name in ("actions", "rewards", "next_q", "terminated")]
             options |= {"gamma": GAMMA, "sample_weight": a["weight"], "mask": a["mask"]}

@@ -48,8 +48,9 @@ def section(results: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{results['cpu']}, {results['cores']} cores ({results['system']}), {threads} for every contender; "
-            f"{versions}; {results['date']}; medians of {results['rounds']} interleaved rounds. To repeat: "
-            "`python -m benchmarks.run && python -m benchmarks.report`.",
+            f"{versions}; fastloss's kernels: {results['kernels']}; {results['date']}. Medians of {results['rounds']} "
+            "interleaved rounds; 6x means six times as long as fastloss with Cython. To "
+            "repeat: `python -m benchmarks.run && python -m benchmarks.report`.",
             "",
             table(results),
         ]
@@ -86,7 +87,8 @@ def _ratio(seconds: float | None, base: float) -> str:
     if seconds is None:
         return ""
     ratio = seconds / base
-    return f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.2g}x" if ratio >= 0.995 else f"{ratio:.2f}x"
+    digits = 0 if ratio >= 9.95 else 1 if ratio >= 0.995 else 2
+    return f"{ratio:.{digits}f}x"
 
 
 if __name__ == "__main__":

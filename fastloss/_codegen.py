@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastloss import formulas, primitives, registry
+from fastloss import primitives, registry
 
 HERE = Path(__file__).parent
 # What a loop stores, in the order of the kernels' mode argument.
@@ -161,7 +161,8 @@ def _outputs(node: ast.FunctionDef) -> dict[str, ast.expr]:
     return dict(zip(("loss", "grad", "hess"), last.value.elts, strict=True))
 
 
-_STORES = {"loss": "losses[i] = {}", "grad": "grads[i] = {} * scale", "hess": "hessians[i] = {} * scale"}
+# The loops' own names end in _, so that they cannot meet a formula's.
+_STORES = {"loss": "losses_[i_] = {}", "grad": "grads_[i_] = {} * scale_", "hess": "hessians_[i_] = {} * scale_"}
 
 
 def _stage(body: list[ast.stmt]) -> int | None:
@@ -181,7 +182,7 @@ def _loop(writer: Writer, name: str, mode: str) -> str:
     node = _function(registry.FORMULAS[name])
     x, y, *params = [a.arg for a in node.args.args]
     outputs = _outputs(node)
-    inputs = [f"{x} = xs[i]", f"{y} = ys[i]"]
+    inputs = [f"{x} = xs_[i_]", f"{y} = ys_[i_]"]
     body = list(writer.statements(node.body))
     # All results are computed before the first store: possible aliasing would evaluate exp twice.
     results = [f"{o}_ = {writer.expression(outputs[o])}" for o in MODES[mode]]
@@ -190,35 +191,35 @@ def _loop(writer: Writer, name: str, mode: str) -> str:
     stage = _stage(node.body)
     if stage is not None:
         staged = body[stage].partition(" = ")[0]
-        loops.append([*inputs, *body[: stage + 1], f"losses[i] = {staged}"])
-        body[stage] = f"{staged} = losses[i]"
+        loops.append([*inputs, *body[: stage + 1], f"losses_[i_] = {staged}"])
+        body[stage] = f"{staged} = losses_[i_]"
     loops.append([*inputs, *body, *results, *stores])
     if isinstance(writer, CythonWriter):
         real = writer.real
-        count = "n"
+        count = "n_"
         head = [
             f"cdef void {name}_{mode}_{writer.suffix}(",
-            f"    const {real}* xs, const {real}* ys, const double* params, {real} scale,",
-            f"    {real}* losses, {real}* grads, {real}* hessians, Py_ssize_t n,",
+            f"    const {real}* xs_, const {real}* ys_, const double* params_, {real} scale_,",
+            f"    {real}* losses_, {real}* grads_, {real}* hessians_, Py_ssize_t n_,",
             ") noexcept nogil:",
-            "    cdef Py_ssize_t i",
+            "    cdef Py_ssize_t i_",
             *writer.declarations(node.body, "    ", [x, y, *params]),
             f"    cdef {real} {', '.join([x, y, *params, *(f'{o}_' for o in MODES[mode])])}",
-            *(f"    {p} = <{real}>params[{k}]" for k, p in enumerate(params)),
+            *(f"    {p} = <{real}>params_[{k}]" for k, p in enumerate(params)),
         ]
     else:
-        count = "xs.size"
+        count = "xs_.size"
         head = [
             "@inline",
-            f"def {name}_{mode}_{writer.suffix}(xs, ys, params, scale, losses, grads, hessians):",
-            *(f"    {p} = {writer.suffix}(params[{k}])" for k, p in enumerate(params)),
+            f"def {name}_{mode}_{writer.suffix}(xs_, ys_, params_, scale_, losses_, grads_, hessians_):",
+            *(f"    {p} = {writer.suffix}(params_[{k}])" for k, p in enumerate(params)),
         ]
     for loop in loops:
-        head += [f"    for i in range({count}):", *(f"        {line}" for line in loop)]
+        head += [f"    for i_ in range({count}):", *(f"        {line}" for line in loop)]
     return "\n".join(head) + "\n\n\n"
 
 
-_NUMBA_KERNEL = '''@kernel
+_NUMBA_KERNEL = """@kernel
 def {name}_{suffix}(
     x, y, params, weight, mask, scale, losses, grads, hessians, in_place, partials, first, last, work, flags, lanes
 ):
@@ -248,7 +249,7 @@ def {name}_{suffix}(
             finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, kept, lanes, n, start)
         partials[block] = total(lanes)
     return bad
-'''
+"""
 
 
 def _numba_kernel(name: str, suffix: str) -> str:

@@ -15,7 +15,7 @@ __all__ = ["backends", "engine", "use_backend"]
 
 _MODULES = {"cython": "fastloss._cython", "numba": "fastloss._numba", "numpy": "fastloss._numpy"}
 _HOW_TO_GET = {
-    "cython": "reinstall fastloss with a C compiler: python -m pip install --force-reinstall --no-binary fastloss fastloss",
+    "cython": "install a C compiler, then fastloss again: python -m pip install --force-reinstall fastloss",
     "numba": 'python -m pip install "fastloss[numba]"',
 }
 _loaded: dict[str, ModuleType] = {}
@@ -31,7 +31,9 @@ def _load(name: str) -> ModuleType:
         try:
             module = importlib.import_module(_MODULES[name])
         except ImportError as error:
-            raise RuntimeError(f"backend {name!r} is not available ({error}); to get it: {_HOW_TO_GET[name]}") from error
+            raise RuntimeError(
+                f"backend {name!r} is not available ({error}); to get it: {_HOW_TO_GET[name]}"
+            ) from error
         _loaded[name] = module
     return module
 
@@ -57,7 +59,9 @@ def status(name: str) -> str:
     """A line about a backend: details of an available one, or why it is missing."""
     if name == "numba" and name not in _loaded:
         found = importlib.util.find_spec("numba") is not None
-        return f"numba {importlib.metadata.version('numba')}, not loaded yet" if found else f"missing; {_HOW_TO_GET[name]}"
+        return (
+            f"numba {importlib.metadata.version('numba')}, not loaded yet" if found else f"missing; {_HOW_TO_GET[name]}"
+        )
     try:
         return _load(name).describe()
     except RuntimeError as error:

@@ -75,8 +75,9 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
 
 
 @np.errstate(all="ignore")
-def cross_entropy(x, target, class_weight, ignore_index, smoothing, weight, mask, scale,
-                  losses, grad, partials, threads):
+def cross_entropy(
+    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
+):
     """Compute the cross-entropy of rows of logits.
 
     Parameters
@@ -104,7 +105,8 @@ def cross_entropy(x, target, class_weight, ignore_index, smoothing, weight, mask
         value, slope = np.zeros(len(used)), np.zeros((len(used), classes))
         if used.any():
             own, own_slope, _ = reference.cross_entropy(
-                x[part][used], target[part][used], class_weight, ignore_index, smoothing)
+                x[part][used], target[part][used], class_weight, ignore_index, smoothing
+            )
             value[used], slope[used] = own * factor, own_slope * factor[:, None] * scale
         _store_sums(partials, part, block, value)
         _store(losses, part, value)
@@ -127,8 +129,26 @@ def target_weight(target, classes, class_weight, ignore_index, weight, mask):
 
 
 @np.errstate(all="ignore")
-def td_loss(q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta,
-            weight, mask, scale, losses, grad, td_error, partials, threads):
+def td_loss(
+    q,
+    actions,
+    rewards,
+    next_q,
+    terminated,
+    gamma,
+    online,
+    legal,
+    loss,
+    delta,
+    weight,
+    mask,
+    scale,
+    losses,
+    grad,
+    td_error,
+    partials,
+    threads,
+):
     """Compute the loss of temporal-difference errors.
 
     Parameters
@@ -162,10 +182,10 @@ def td_loss(q, actions, rewards, next_q, terminated, gamma, online, legal, loss,
         factor = _spread(weight, part, n, 1.0)[used]
         value, error, slope = np.zeros(len(used)), np.zeros(len(used)), np.zeros((len(used), size))
         if used.any():
-            arrays = [None if a is None else a[part][used]
-                      for a in (q, actions, rewards, next_q, terminated, online, legal)]
-            own, own_slope, error[used] = reference.td_loss(
-                *arrays[:5], gamma, *arrays[5:], loss, delta)
+            arrays = [
+                None if a is None else a[part][used] for a in (q, actions, rewards, next_q, terminated, online, legal)
+            ]
+            own, own_slope, error[used] = reference.td_loss(*arrays[:5], gamma, *arrays[5:], loss, delta)
             value[used], slope[used] = own * factor, own_slope * factor[:, None] * scale
         _store_sums(partials, part, block, value)
         _store(losses, part, value)
@@ -201,7 +221,7 @@ def _usable(index, size, keep, ignore_index=None):
 def _store_sums(partials, part, block, value):
     """Write the sum of every block of `value`."""
     sums = np.add.reduceat(value, np.arange(0, len(value), block))
-    partials[part.start // block:][:len(sums)] = sums
+    partials[part.start // block :][: len(sums)] = sums
 
 
 def _store(array, part, values):

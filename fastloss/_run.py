@@ -12,7 +12,6 @@ from fastloss import _dispatch, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of
 from fastloss.registry import Loss
 
-
 _QUICK = ("mean", "sum")  # reductions that small calls have a short way for
 
 
@@ -83,7 +82,9 @@ def _quotient(total: float, divisor: float) -> float:
 class Buffers:
     """The arrays a call writes: losses per entry, gradient, partial sums."""
 
-    def __init__(self, x: np.ndarray, shape: tuple[int, ...], reduction: str, grad: bool, out: Any, readers: dict) -> None:
+    def __init__(
+        self, x: np.ndarray, shape: tuple[int, ...], reduction: str, grad: bool, out: Any, readers: dict
+    ) -> None:
         self.losses = np.empty(shape, x.dtype) if reduction == "none" else None
         self.out = out
         self.grad: np.ndarray | None = None
@@ -118,7 +119,11 @@ def elementwise(
 ) -> LossGrad:
     """Any elementwise loss."""
     engine = _dispatch.engine(backend)
-    if engine.quick_elementwise and sample_weight is mask is normalizer is out is n_threads is None and reduction in _QUICK:
+    if (
+        engine.quick_elementwise
+        and sample_weight is mask is normalizer is out is n_threads is None
+        and reduction in _QUICK
+    ):
         quick = engine.quick_elementwise(facts, input, target, params, reduction == "mean", bool(grad))
         if quick:
             return tuple.__new__(LossGrad, quick)
@@ -227,7 +232,11 @@ def td_loss(
     values = _validate.same_floats("next_q", next_q, x, "q")
     ended = _validate.flags("terminated", terminated, shape, "q's leading shape").reshape(-1)
     online = None if next_q_online is None else _validate.same_floats("next_q_online", next_q_online, x, "q")
-    legal = None if next_action_mask is None else _validate.flags("next_action_mask", next_action_mask, x.shape, "q's shape")
+    legal = (
+        None
+        if next_action_mask is None
+        else _validate.flags("next_action_mask", next_action_mask, x.shape, "q's shape")
+    )
     weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
     readers = {
         "q": q, "actions": actions, "rewards": rewards, "next_q": next_q, "terminated": terminated,

@@ -27,8 +27,8 @@ ROUND_F64 = 6755399441055744.0
 # Adding and subtracting this leaves multiples of 2^-9 (float32) and 2^-19 (float64).
 COARSE_F32 = 24576.0
 COARSE_F64 = 12884901888.0
-# Below this exp() rounds to zero.
-EXP_MIN_F32 = -104.0
+# Below this exp() rounds to zero, even times sqrt(2).
+EXP_MIN_F32 = -105.0
 EXP_MIN_F64 = -746.0
 
 
@@ -44,7 +44,7 @@ def exp_reduced_f32(r, t):
 
 
 def exp_parts_f32(x, lo):
-    """exp(x + lo) for x in [-104, 0], |lo| below an ULP of x: Cody-Waite reduction."""
+    """exp(x + lo) for x in [-105, 0], |lo| below an ULP of x: Cody-Waite reduction."""
     t = fma(x, LOG2E, ROUND_F32)
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x)) + lo
@@ -110,7 +110,7 @@ def exp_diff_f64(x, m):
 
 
 def exp_near_f32(x, m):
-    """exp(x - m) for x <= m, |m| < 8192: m's coarse part joins n ln 2 exactly, so that x is rounded once, at the end."""
+    """exp(x - m) for x <= m, |m| < 8192: m's coarse part joins n ln 2 exactly, so x is rounded once, at the end."""
     low = m + EXP_MIN_F32
     x = low if x < low else x
     coarse = (m + COARSE_F32) - COARSE_F32
@@ -121,7 +121,7 @@ def exp_near_f32(x, m):
 
 
 def exp_near_f64(x, m):
-    """exp(x - m) for x <= m, |m| < 8192: m's coarse part joins n ln 2 exactly, so that x is rounded once, at the end."""
+    """exp(x - m) for x <= m, |m| < 8192: m's coarse part joins n ln 2 exactly, so x is rounded once, at the end."""
     low = m + EXP_MIN_F64
     x = low if x < low else x
     coarse = (m + COARSE_F64) - COARSE_F64

@@ -124,13 +124,22 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, label_smoothing=0.0
     loss = _times(share, cost).sum(axis=1)
     # The same as p * sum(share) - share, but without its cancellation at the target.
     grad = p * (share.sum(axis=1, keepdims=True) - share) - share * complement
-    return (np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0),
-            np.where(kept, weight[index], 0.0))
+    return (np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0), np.where(kept, weight[index], 0.0))
 
 
 @np.errstate(all="ignore")
-def td_loss(q, actions, rewards, next_q, terminated, gamma=0.99, next_q_online=None,
-            next_action_mask=None, loss="huber", delta=1.0):
+def td_loss(
+    q,
+    actions,
+    rewards,
+    next_q,
+    terminated,
+    gamma=0.99,
+    next_q_online=None,
+    next_action_mask=None,
+    loss="huber",
+    delta=1.0,
+):
     """Loss of the one-step temporal-difference error, as in (double) DQN.
 
     Parameters
@@ -158,8 +167,7 @@ def td_loss(q, actions, rewards, next_q, terminated, gamma=0.99, next_q_online=N
     """
     q, next_q = _floats(q), _floats(next_q)
     chooser = next_q if next_q_online is None else _floats(next_q_online)
-    legal = (np.ones(q.shape, bool) if next_action_mask is None
-             else np.asarray(next_action_mask, dtype=bool))
+    legal = np.ones(q.shape, bool) if next_action_mask is None else np.asarray(next_action_mask, dtype=bool)
     rows = np.arange(len(q))
     index = _indices(np.asarray(actions), q.shape[1], np.ones(len(q), bool))
 

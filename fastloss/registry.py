@@ -7,7 +7,6 @@ this file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,20 +35,25 @@ class Param:
         return number
 
 
+# Kernels compute in the type of their input, so a parameter must survive as a float32.
+_SMALLEST, _LARGEST = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
+
+
 def positive(name: str, default: float) -> Param:
-    return Param(name, default, lambda v: 0.0 < v < math.inf, "positive and finite")
+    return Param(name, default, lambda v: _SMALLEST <= v <= _LARGEST, "positive and finite, within float32's range")
 
 
 def non_negative(name: str, default: float) -> Param:
-    return Param(name, default, lambda v: 0.0 <= v < math.inf, "non-negative and finite")
+    domain = "non-negative and finite, within float32's range"
+    return Param(name, default, lambda v: v == 0.0 or _SMALLEST <= v <= _LARGEST, domain)
 
 
 def unit_interval(name: str, default: float) -> Param:
-    return Param(name, default, lambda v: 0.0 <= v <= 1.0, "between 0 and 1")
+    return Param(name, default, lambda v: v == 0.0 or _SMALLEST <= v <= 1.0, "between 0 and 1")
 
 
 def finite(name: str, default: float) -> Param:
-    return Param(name, default, math.isfinite, "finite")
+    return Param(name, default, lambda v: abs(v) <= _LARGEST, "finite, within float32's range")
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,17 @@ def test_distances_are_symmetric(name, compiled, x, seed):
 
 @given(width=st.sampled_from([2, 3, 17, 32, 33, 70]), rows=st.integers(1, 20), seed=SEEDS, shift=SHIFTS)
 def test_cross_entropy_does_not_see_a_common_shift(compiled, dtype, width, rows, seed, shift):
-    # Multiples of 1/16, so that every shifted logit is exact: then so is every difference, and all bits agree.
+    # Multiples of 1/16, so that every shifted logit is exact: nothing but rounding inside may differ.
     rng = np.random.default_rng(seed)
     x, y = (rng.integers(-400, 400, (rows, width)) / 16).astype(dtype), rng.integers(0, width, rows)
     shifted = (x + shift).astype(dtype)
     for smoothing in (0.0, 0.25):
-        results = (
-            fl.cross_entropy(z, y, label_smoothing=smoothing, reduction="none", backend=compiled) for z in (x, shifted)
-        )
-        assert_same_bits(*results)
+        options = {"label_smoothing": smoothing, "reduction": "none", "backend": compiled}
+        here, there = fl.cross_entropy(x, y, **options), fl.cross_entropy(shifted, y, **options)
+        eps = float(np.finfo(dtype).eps)
+        np.testing.assert_allclose(here.loss, there.loss, rtol=8 * eps)
+        # With smoothing the gradient is a difference of probabilities.
+        np.testing.assert_allclose(here.grad, there.grad, rtol=8 * eps, atol=eps if smoothing else 1e-44)
 
 
 @given(x=st.lists(FINITE, min_size=1, max_size=60), seed=SEEDS, smoothing=st.sampled_from([0.0, 0.125, 1.0]))

@@ -150,6 +150,13 @@ def test_overlaps_are_refused(loss, backend):
         late(backend, out=shifted[::-1])
 
 
+def test_the_same_memory_in_another_order_is_refused(backend):
+    x = np.arange(36.0).reshape(6, 6)
+    case = build("mse_loss", "float64").with_args(x, np.zeros((6, 6)))
+    with pytest.raises(ValueError, match="out overlaps input partly"):
+        case(backend, out=x.T)
+
+
 def test_overlap_with_anything_else_is_refused(backend):
     case = build("mse_loss", "float64", (40,))
     with pytest.raises(ValueError, match="out overlaps target"):

@@ -91,10 +91,7 @@ def test_errors(backend, reduction):
         ),
         (lambda: fl.mse_loss(x, x.T, **options), ValueError, r"\(3, 4\).*\(4, 3\)"),
         (lambda: fl.mse_loss(x, x.astype("f4"), **options), TypeError, "float64.*float32"),
-        *(
-            (lambda n=n: getattr(fl, n)(x, x + 2, **options), ValueError, r"2\.0 at index \(0, 0\)")
-            for n in UNIT
-        ),
+        *((lambda n=n: getattr(fl, n)(x, x + 2, **options), ValueError, r"2\.0 at index \(0, 0\)") for n in UNIT),
     ]
     for call, error, message in calls:
         with pytest.raises(error, match=message):

@@ -36,6 +36,7 @@ FITS = {
     "atanh_tail, float64": (atanh_tail, [0, (ATANH_MAX * mp.mpf("1.001")) ** 2], 7, np.float64, ATANH_MAX**2),
 }
 
+
 def rounded_fit(function, interval, terms, dtype):
     """Coefficients in ``dtype``: each is rounded in turn, lowest power first, and the rest fitted again around it."""
     a, b = map(mp.mpf, interval)

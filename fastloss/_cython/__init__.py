@@ -76,7 +76,20 @@ quick_cross_entropy = kernels.quick_cross_entropy
 def quick_td_loss(q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad):
     index, params = _TD[loss]
     return kernels.quick_td_loss(
-        q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, mean, grad
+        q,
+        actions,
+        rewards,
+        next_q,
+        terminated,
+        gamma,
+        online,
+        legal,
+        index,
+        (delta,)[:params],
+        weight,
+        mask,
+        mean,
+        grad,
     )
 
 

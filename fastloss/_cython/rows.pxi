@@ -341,6 +341,7 @@ cdef struct Side:
     double weight[SIDE]
     double scale[SIDE]
     double s[SIDE]
+    double lost[SIDE]       # what rounding took from s
     double log[SIDE]
     double smooth[SIDE]
     double gap[SIDE]        # m - x_y
@@ -385,26 +386,40 @@ cdef void side_maxima(const real* x, real* m, real* top, real k, Py_ssize_t n) n
         m[r] = v if v > old else old
 
 
-cdef void side_exp(real* x, const real* m, const real* top, real k, double* s, bint near, Py_ssize_t n) noexcept nogil:
+cdef inline real exp_beside(real x, real m, bint near) noexcept nogil:
+    if real is float:
+        return exp_near_f32(x, m) if near or abs_f32(m) < <float>NEAR else exp_diff_f32(x, m)
+    else:
+        return exp_near_f64(x, m) if near or abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
+
+
+cdef inline void side_add(real e, double* s, double* lost) noexcept nogil:
+    # Add e; for float64 with what the addition rounds away (two-sum), which would use up the loss's ULPs.
+    cdef double old, new, part
+    if real is float:
+        s[0] = s[0] + <double>e
+    else:
+        old = s[0]
+        new = old + e
+        part = new - old
+        lost[0] = lost[0] + ((old - (new - part)) + (e - part))
+        s[0] = new
+
+
+cdef void side_exp(real* x, const real* m, const real* top, real k, double* s, double* lost, bint near, Py_ssize_t n) noexcept nogil:
     # One class of all rows: x becomes e, s grows by it except where the class is the row's maximum.
     cdef Py_ssize_t r
     cdef real e
     if near:
         for r in range(n):
-            if real is float:
-                e = exp_near_f32(x[r], m[r])
-            else:
-                e = exp_near_f64(x[r], m[r])
+            e = exp_beside(x[r], m[r], True)
             x[r] = e
-            s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
+            side_add(<real>0.0 if top[r] == k else e, s + r, lost + r)
     else:
         for r in range(n):
-            if real is float:
-                e = exp_near_f32(x[r], m[r]) if abs_f32(m[r]) < <float>NEAR else exp_diff_f32(x[r], m[r])
-            else:
-                e = exp_near_f64(x[r], m[r]) if abs_f64(m[r]) < <double>NEAR else exp_diff_f64(x[r], m[r])
+            e = exp_beside(x[r], m[r], False)
             x[r] = e
-            s[r] = s[r] + <double>(<real>0.0 if top[r] == k else e)
+            side_add(<real>0.0 if top[r] == k else e, s + r, lost + r)
 
 
 cdef void side_smoothing(double* sums, const real* x, const real* m, double w, Py_ssize_t n) noexcept nogil:
@@ -480,6 +495,7 @@ cdef bint narrow_rows(const RowJob* job, Py_ssize_t first, Py_ssize_t n, double*
         m[r] = <real>-INFINITY
         top[r] = <real>-1.0
         side.s[r] = 0.0
+        side.lost[r] = 0.0
         side.smooth[r] = 0.0
         side.u[r] = (1.0 - job.smoothing) * side.w_y[r]
         side.scale[r] = job.entries.scale * side.weight[r]
@@ -507,7 +523,9 @@ cdef bint narrow_rows(const RowJob* job, Py_ssize_t first, Py_ssize_t n, double*
             if class_weight_of(job, k) != 0.0:
                 side_smoothing(side.smooth, x + k * SIDE, m, class_weight_of(job, k), padded)
     for k in range(c):
-        side_exp(x + k * SIDE, m, top, <real>k, side.s, not outside, padded)
+        side_exp(x + k * SIDE, m, top, <real>k, side.s, side.lost, not outside, padded)
+    for r in range(padded):
+        side.s[r] = side.s[r] + side.lost[r]
     for r in range(padded):
         y = max(side.y[r], 0)
         side.own[r] = x[y * SIDE + r]

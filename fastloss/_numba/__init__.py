@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastloss._blocks import BLOCK, CHUNK, LANES, blocks_of
+from fastloss._blocks import CHUNK, LANES, blocks_of
 from fastloss._numba import elementwise_generated, gather, rows
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._threads import split
@@ -49,7 +49,6 @@ def _compute(x):
     return ("f64", np.float64) if x.dtype == np.float64 else ("f32", np.float32)
 
 
-
 def _entries(weight, mask):
     if weight is None:
         weight = _NO_DOUBLES
@@ -60,7 +59,7 @@ def _entries(weight, mask):
 
 def _run(kernel, arguments, partials, threads, dtype, room):
     def call(first, last):
-        work, lanes = np.empty(room, dtype), np.empty(16 * LANES)
+        work, lanes = np.empty(room, dtype), np.empty(17 * LANES)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, threads)
@@ -91,7 +90,8 @@ def cross_entropy(
 ):
     _, dtype = _compute(x)
     arguments = (
-        _readable(x.reshape(-1)), x.shape[1], _targets(target), _NO_DOUBLES if class_weight is None else _readable(class_weight),
+        _readable(x.reshape(-1)), x.shape[1], _targets(target),
+        _NO_DOUBLES if class_weight is None else _readable(class_weight),
         ignore_index, smoothing, *_entries(weight, mask), scale,
         _readable(np.empty(0, x.dtype) if losses is None else losses),
         _readable(np.empty(0, x.dtype) if grad is None else grad.reshape(-1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -35,10 +36,8 @@ inline = numba.njit(nogil=True, error_model="numpy")
 def kernel(function):
     """Compile a kernel on first use, cached on disk where some cache directory can be written."""
     dispatcher = inline(function)
-    try:
+    with contextlib.suppress(RuntimeError):  # read-only home and package: compile in every process
         dispatcher._cache = _StampedCache(function)
-    except RuntimeError:  # read-only home and package: compile in every process
-        pass
     return dispatcher
 
 

@@ -385,19 +385,37 @@ def side_maxima(x, m, top, k):
 
 
 @inline
-def side_exp(x, m, top, k, s, near):
+def side_add_f32(e, s, lost, r):
+    s[r] = s[r] + np.float64(e)
+
+
+@inline
+def side_add_f64(e, s, lost, r):
+    """Add e with what the addition rounds away (two-sum), which would use up the loss's ULPs."""
+    old = s[r]
+    new = old + e
+    part = new - old
+    lost[r] = lost[r] + ((old - (new - part)) + (e - part))
+    s[r] = new
+
+
+side_add = by_type(side_add_f32, side_add_f64)
+
+
+@inline
+def side_exp(x, m, top, k, s, lost, near):
     """One class of all rows: x becomes e, s grows by it except where the class is the row's maximum."""
     zero = x.dtype.type(0.0)
     if near:
         for r in range(x.size):
             e = exp_near(x[r], m[r])
             x[r] = e
-            s[r] = s[r] + np.float64(zero if top[r] == k else e)
+            side_add(zero if top[r] == k else e, s, lost, r)
     else:
         for r in range(x.size):
             e = exp_near(x[r], m[r]) if abs(m[r]) < NEAR else exp_diff(x[r], m[r])
             x[r] = e
-            s[r] = s[r] + np.float64(zero if top[r] == k else e)
+            side_add(zero if top[r] == k else e, s, lost, r)
 
 
 @inline
@@ -457,6 +475,7 @@ def narrow_rows(
     w_y, weights, scales = side(room, 4, padded), side(room, 5, padded), side(room, 6, padded)
     gap, own, others = side(room, 7, padded), side(room, 8, padded), side(room, 9, padded)
     factor, g_y, results_ = side(room, 10, padded), side(room, 11, padded), side(room, 12, padded)
+    lost = side(room, 13, padded)
     source = view(x, base, base + n * c, flat)
     zero, v = work.dtype.type(0.0), smoothing / np.float64(c)
     bad = load_targets(target, first, n, c, ignore_index, mask, y)
@@ -468,6 +487,7 @@ def narrow_rows(
         m[r] = -INFINITY
         top[r] = -1.0
         s[r] = 0.0
+        lost[r] = 0.0
         smooth[r] = 0.0
         u[r] = (1.0 - smoothing) * w_y[r]
         scales[r] = scale * weights[r]
@@ -495,15 +515,15 @@ def narrow_rows(
             if w != 0.0:
                 side_smoothing(smooth, xt[k * SIDE : k * SIDE + padded], m, w)
     for k in range(c):
-        side_exp(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k), s, near)
+        side_exp(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k), s, lost, near)
+    for r in range(padded):
+        s[r] = s[r] + lost[r]
     for r in range(padded):
         k = max(y[r], 0)
         own[r] = xt[k * SIDE + r]
         others[r] = s[r] if top[r] == work.dtype.type(k) else (1.0 + s[r]) - own[r]
     side_log1p(s, logs)
-    side_finish(
-        s, logs, smooth, u, w_y, weights, scales, gap, own, others, v, w_sum, factor, g_y, results_
-    )
+    side_finish(s, logs, smooth, u, w_y, weights, scales, gap, own, others, v, w_sum, factor, g_y, results_)
     if grad.size > 0:
         for k in range(c):
             column = xt[k * SIDE : k * SIDE + padded]
@@ -541,8 +561,8 @@ def narrow_blocks(
     rows = max(1, BLOCK // classes)
     w_sum = sum_of_weights(class_weight, classes)
     room = lanes[LANES:]
-    row_losses = room[13 * SIDE : 14 * SIDE]
-    y = lanes[LANES + 14 * SIDE :].view(np.int64)
+    row_losses = room[14 * SIDE : 15 * SIDE]
+    y = lanes[LANES + 15 * SIDE :].view(np.int64)
     for block in range(first, last):
         clear(lanes)
         stop = min((block + 1) * rows, n)

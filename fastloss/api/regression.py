@@ -180,7 +180,18 @@ def smooth_l1_loss(
     """
     params = _SMOOTH_L1_LOSS.check(beta)
     return _run.elementwise(
-        _SMOOTH_L1_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+        _SMOOTH_L1_LOSS,
+        input,
+        target,
+        params,
+        sample_weight,
+        mask,
+        reduction,
+        normalizer,
+        grad,
+        out,
+        n_threads,
+        backend,
     )
 
 

@@ -65,7 +65,7 @@ def td_loss(
         Factor of each transition's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
         (one value per sample).
     mask : array_like of bool, optional
-        True keeps a transition. A masked transition contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
+        True keeps a transition. A masked one contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
     reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
         ``"mean"`` divides by the number of kept transitions, ``"weighted_mean"`` by the sum of their weights,
         ``"none"`` returns each transition's loss and its own gradient. A mean over nothing is NaN, its gradient 0.

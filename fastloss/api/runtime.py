@@ -42,7 +42,9 @@ def show_config() -> None:
         print(f"{key:9s} {value}")
 
 
-def warmup(losses: Iterable[str] | None = None, *, dtypes: Iterable[str] = ("float32", "float64"), backend: str | None = None) -> None:
+def warmup(
+    losses: Iterable[str] | None = None, *, dtypes: Iterable[str] = ("float32", "float64"), backend: str | None = None
+) -> None:
     """Compile Numba's kernels ahead of their first use; quick where nothing needs compiling.
 
     Parameters
