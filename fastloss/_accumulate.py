@@ -32,7 +32,7 @@ class ExactSum:
         try:
             return self._units / (1 << 1074)
         except OverflowError:
-            return math.copysign(math.inf, self._units)
+            return math.inf if self._units > 0 else -math.inf
 
 
 class LossSum:

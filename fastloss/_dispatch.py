@@ -46,8 +46,15 @@ def engine(name: str | None = None) -> ModuleType:
         return _load(name)
     if _default is None:
         wanted = os.environ.get("FASTLOSS_BACKEND") or None
-        _default = _load(wanted or backends()[0])
+        _default = _load(wanted) if wanted else _best()
     return _default
+
+
+def _best() -> ModuleType:
+    for name in backends():
+        with contextlib.suppress(RuntimeError):  # there, but broken
+            return _load(name)
+    return _load("numpy")
 
 
 def in_use() -> str | None:

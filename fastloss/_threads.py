@@ -126,10 +126,11 @@ def describe() -> str:
 
 def choose(n_threads: int | None, work: int, grain: int, survives_fork: bool) -> int:
     """Threads for a call of ``work`` units of which ``grain`` are worth a thread of their own."""
+    wanted = None if n_threads is None else check(n_threads)
     if _forked and not survives_fork:
         return 1
-    if n_threads is not None:
-        return check(n_threads)
+    if wanted is not None:
+        return wanted
     if work < 2 * grain:
         return 1
     return min(get_num_threads(), work // grain)

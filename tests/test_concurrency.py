@@ -110,9 +110,7 @@ def test_multiprocessing_by_fork(compiled):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_child_checks_its_arguments_too(compiled, request):
-    if compiled == "cython":
-        request.applymarker(pytest.mark.xfail(reason="n_threads is not looked at in a child", strict=True))
+def test_a_child_checks_its_arguments_too(compiled):
     code = """
         import os, sys
         import numpy as np

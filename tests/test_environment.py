@@ -85,7 +85,6 @@ def test_the_fallback_is_the_next_best():
     assert 'pip install "fastloss[numba]"' in text
 
 
-@pytest.mark.xfail(reason="looked for, but not tried before it becomes the default", strict=True)
 def test_a_backend_that_cannot_be_imported_is_passed_over(tmp_path):
     # As with a Numba that is too old for NumPy; and no C compiler. Nothing was named, so the next best must do.
     root = copy_package(tmp_path)

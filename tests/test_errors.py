@@ -271,3 +271,18 @@ def test_errors_of_settings():
         (lambda: fl.warmup(["mse"]), ValueError, [*LOSS_NAMES, "'mse'"]),
     ]:
         check(call, error, words)
+
+
+def test_a_bad_value_far_into_the_data(backend):
+    # Bad values are searched for part by part.
+    x, y = np.zeros((20, 10_000), np.float32), np.zeros((20, 10_000), np.float32)
+    y[15, 7] = y[18, 0] = 2.0
+    with pytest.raises(ValueError, match=r"at index \(15, 7\)"):
+        fl.bce_with_logits(x, y, backend=backend)
+    for kept in (np.arange(20) != 15, (y != 2.0) | (np.arange(20) > 15)[:, None]):
+        with pytest.raises(ValueError, match=r"at index \(18, 0\)"):
+            fl.bce_with_logits(x, y, backend=backend, mask=kept)
+    index = np.zeros(200_000, np.int64)
+    index[150_000:] = 2
+    with pytest.raises(IndexError, match="got 2 at index 150000$"):
+        fl.cross_entropy(np.zeros((200_000, 2), np.float32), index, backend=backend)

@@ -27,12 +27,48 @@ cdef inline real value_at(const real* _, Code code, const void* source, Py_ssize
     return v
 
 
+cdef real best_value(const real* values, const uint8_t* legal, Py_ssize_t count) noexcept nogil:
+    # Largest legal value, 0 if there is none; NaN wins, as everywhere. Eight maxima at a time, without branches.
+    cdef real m[8]
+    cdef real v
+    cdef Py_ssize_t a, j, whole = count - count % 8
+    cdef int nan = 0, some = legal == NULL
+    for j in range(8):
+        m[j] = <real>-INFINITY
+    if legal == NULL:
+        for a in range(0, whole, 8):
+            for j in range(8):
+                v = values[a + j]
+                nan |= v != v
+                m[j] = larger(v, m[j])
+    else:
+        for a in range(0, whole, 8):
+            for j in range(8):
+                v = values[a + j] if legal[a + j] else <real>-INFINITY
+                some |= legal[a + j]
+                nan |= v != v
+                m[j] = larger(v, m[j])
+    for a in range(whole, count):
+        if legal == NULL or legal[a]:
+            v = values[a]
+            some = 1
+            nan |= v != v
+            m[a - whole] = larger(v, m[a - whole])
+    if not some:
+        return <real>0.0
+    if nan:
+        return <real>NAN
+    return larger(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger(larger(m[4], m[5]), larger(m[6], m[7])))
+
+
 cdef real best_next(const TDJob* job, Py_ssize_t i, const real* _) noexcept nogil:
-    # Value of the best legal next action; 0 if there is none. NaN wins, as everywhere.
+    # Value of the best legal next action; 0 if there is none.
     cdef Code code = job.entries.code
     cdef Py_ssize_t a, count = job.actions_count, base = i * count, top = -1
     cdef const void* values = job.next_q if job.online == NULL else job.online
     cdef real v, best = <real>-INFINITY
+    if job.online == NULL and is_native(code, _):
+        return best_value(<const real*>values + base, job.legal + base if job.legal != NULL else NULL, count)
     for a in range(count):
         if job.legal != NULL and not job.legal[base + a]:
             continue
@@ -58,6 +94,8 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
     cdef real errors[SIDE]
     cdef real weights[SIDE]
     cdef uint8_t kept[SIDE]
+    cdef uint8_t mask_room[SIDE]
+    cdef const uint8_t* mask = NULL
     cdef int64_t chosen[SIDE]
     cdef double lanes[LANES]
     cdef real next_value, reward
@@ -68,12 +106,14 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
         while start < stop:
             n = min(stop - start, SIDE)
             load_indices(job.actions_code, job.actions, start, chosen, n)
+            if e.mask != NULL:
+                mask = load_mask(e, start, mask_room, n)
             for r in range(n):
                 i = start + r
                 value[r] = <real>0.0
                 target[r] = <real>0.0
                 kept[r] = 0
-                if e.mask != NULL and not e.mask[i // e.mask_run]:
+                if mask != NULL and not mask[r]:
                     continue
                 a = chosen[r]
                 if a < 0 or a >= count:

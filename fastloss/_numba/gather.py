@@ -22,19 +22,38 @@ smooth_l1 = by_type(smooth_l1_loss_loss_grad_f32, smooth_l1_loss_loss_grad_f64)
 
 
 @inline
+def best_value(values, start, legal, count, work):
+    """Largest legal value, 0 if there is none; NaN wins, as everywhere. Without branches."""
+    lowest = work.dtype.type(-np.inf)
+    best, nan, some = lowest, False, legal.size == 0
+    for a in range(start, start + count):
+        v = value_at(values, a, work)
+        if legal.size > 0:
+            v = v if legal[a] else lowest
+            some |= legal[a]
+        nan |= v != v
+        best = v if v > best else best
+    if not some:
+        return work.dtype.type(0.0)
+    return work.dtype.type(np.nan) if nan else best
+
+
+@inline
 def best_next(next_q, online, legal, base, count, work):
-    """Value of the best legal next action; 0 if there is none. NaN wins, as everywhere."""
+    """Value of the best legal next action; 0 if there is none."""
+    if online.size == 0:
+        return best_value(next_q, base, legal, count, work)
     top, best = -1, work.dtype.type(-np.inf)
     for a in range(count):
         if legal.size > 0 and not legal[base + a]:
             continue
-        v = value_at(next_q, base + a, work) if online.size == 0 else value_at(online, base + a, work)
+        v = value_at(online, base + a, work)
         if top < 0 or v > best or (v != v and best == best):
             best = v
             top = a
     if top < 0:
         return work.dtype.type(0.0)
-    return best if online.size == 0 or best != best else value_at(next_q, base + top, work)
+    return best if best != best else value_at(next_q, base + top, work)
 
 
 @kernel
