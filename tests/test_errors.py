@@ -284,5 +284,5 @@ def test_a_bad_value_far_into_the_data(backend):
             fl.bce_with_logits(x, y, backend=backend, mask=kept)
     index = np.zeros(200_000, np.int64)
     index[150_000:] = 2
-    with pytest.raises(IndexError, match="got 2 at index 150000$"):
+    with pytest.raises(IndexError, match=r"got 2 at index 150000$"):
         fl.cross_entropy(np.zeros((200_000, 2), np.float32), index, backend=backend)
