@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -65,6 +64,8 @@ def in_use() -> str | None:
 def status(name: str) -> str:
     """A line about a backend: details of an available one, or why it is missing."""
     if name == "numba" and name not in _loaded:
+        import importlib.metadata  # slow to import, and only for this
+
         found = importlib.util.find_spec("numba") is not None
         return (
             f"numba {importlib.metadata.version('numba')}, not loaded yet" if found else f"missing; {_HOW_TO_GET[name]}"

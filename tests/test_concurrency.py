@@ -127,6 +127,21 @@ def test_a_child_checks_its_arguments_too(compiled):
     assert output(code, compiled, timeout=60) == "0"
 
 
+@pytest.mark.parametrize("n_threads", [1_000, 100_000, 2**31, 2**80])
+def test_more_threads_than_can_be(compiled, n_threads, request):
+    if compiled == "cython" and n_threads > 1_000:
+        request.applymarker(pytest.mark.xfail(reason="reaches OpenMP uncapped: a crash, or an overflow", strict=True))
+    code = """
+        import sys
+        import numpy as np
+        import fastloss as fl
+        x = np.ones(4096 * 300, np.float32)
+        print(fl.mse_loss(x, 0 * x, backend=sys.argv[1], n_threads=int(sys.argv[2])).loss)
+    """
+    process = python(code, compiled, n_threads, timeout=60)
+    assert (process.returncode, process.stdout) == (0, "1.0\n"), process.stderr[-200:]
+
+
 def test_the_interpreter_ends_while_threads_are_idle(compiled):
     code = """
         import sys

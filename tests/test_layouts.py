@@ -187,6 +187,23 @@ def test_out_that_overlaps_itself_is_refused(loss, backend):
         case(backend, out=repeated)
 
 
+def test_memory_mapped_files(loss, backend, tmp_path):
+    case = build(loss, "float64", (30,))
+    wanted = case(backend)
+
+    def mapped(array):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        np.save(file, array)
+        return np.load(file, mmap_mode="r")
+
+    found = case.each(mapped)(backend)
+    assert type(found.grad) is np.ndarray
+    assert_same_bits(found, wanted)
+    out = np.memmap(tmp_path / "out", case.args[0].dtype, "w+", shape=case.args[0].shape)
+    assert case(backend, out=out).grad is out
+    np.testing.assert_array_equal(out, wanted.grad)
+
+
 def test_targets_as_a_view_of_the_input(backend):
     # Only out is written, so inputs may share memory.
     x = np.linspace(0, 1, 50)

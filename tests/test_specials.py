@@ -224,6 +224,19 @@ def test_a_nan_among_the_next_values_is_seen(backend, dtype):
         assert np.isnan(result.td_error[0])
 
 
+@pytest.mark.parametrize("width", [2, 9, 20])
+def test_zeros_of_both_signs_are_a_tie(backend, dtype, width):
+    # The lowest index wins, and the sign of a zero must not depend on how a maximum is searched.
+    q, online, next_q = (np.zeros((4, width), dtype) for _ in range(3))
+    online[0, 0] = online[1, 1] = next_q[2, 0] = next_q[3, -1] = -0.0
+    next_q[:, 0] += np.array([5, 5, -0.0, 0], dtype)
+    call = {"gamma": 1.0, "backend": backend, "reduction": "none"}
+    args = (q, [0] * 4, np.full(4, -0.0, dtype), next_q, [False] * 4)
+    np.testing.assert_array_equal(fl.td_loss(*args, next_q_online=online, **call).td_error[:2], [5, 5])
+    plain = fl.td_loss(*args, **call)
+    assert np.all(plain.td_error[2:] == 0)
+
+
 def test_next_values_of_minus_infinity_are_legal_but_hopeless(backend, dtype):
     q, reward = np.zeros((2, 2), dtype), np.ones(2, dtype)
     next_q = np.array([[-INF, 3.0], [-INF, -INF]], dtype)
