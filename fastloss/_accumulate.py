@@ -72,12 +72,15 @@ class LossSum:
         else:
             entries, block = math.prod(input_shape[1:]), BLOCK
         self._params = self.facts.parse(params)
+        self._shape = tuple(input_shape)
         self.granularity = block // math.gcd(block, entries) if entries else 1
         self._total, self._weight, self._closed = ExactSum(), ExactSum(), False
 
     def update(self, input, target, sample_weight=None, mask=None) -> None:
         """Add a chunk of rows; indices in error messages count from its start."""
         x = _validate.floats("input", input)
+        if x.ndim != len(self._shape) or x.shape[1:] != self._shape[1:]:
+            raise ValueError(f"input must be rows of shape {self._shape[1:]}, got shape {x.shape}")
         if self._closed:
             raise ValueError(f"only the last chunk may have a number of rows that is no multiple of {self.granularity}")
         closed = len(x) % self.granularity != 0

@@ -14,6 +14,7 @@ _limit: tuple[int, str] | None = None  # threads and the reason for that number,
 _forked = False  # OpenMP's threads do not survive fork: a child works on one
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
+_MOST = 256  # more threads than this are never started
 _SPAN = 2048  # blocks between two looks at pending signals
 
 
@@ -114,7 +115,7 @@ def check(n: int, name: str = "n_threads") -> int:
         raise TypeError(f"{name} must be an integer, got {type(n).__name__}")
     if n < 1:
         raise ValueError(f"{name} must be at least 1, got {n}")
-    return int(n)
+    return min(int(n), _MOST)
 
 
 def describe() -> str:

@@ -72,10 +72,7 @@ def test_random_patterns(loss, dtype):
         same(changed, reduction=reduction, sample_weight=weights((3_000,)))
 
 
-def test_special_numbers(loss, dtype, request):
-    if loss == "td_loss":
-        reason = "of next values 0.0 and -0.0, one backend takes the first and the other the last"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_special_numbers(loss, dtype):
     with np.errstate(all="ignore"):
         numbers = np.array(NUMBERS, dtype)
     rng = np.random.default_rng(0)

@@ -160,7 +160,6 @@ def test_errors_of_loss_sum(arguments, message):
         LossSum(*arguments)
 
 
-@pytest.mark.xfail(reason="chunks are not compared with input_shape", strict=True)
 @pytest.mark.parametrize(("name", "shape"), [("mse_loss", (4096, 7)), ("cross_entropy", (4096, 3))])
 def test_a_chunk_of_another_width_is_refused(name, shape):
     # Its blocks would be cut elsewhere, and the granularity would be wrong.

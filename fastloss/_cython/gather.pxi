@@ -58,7 +58,8 @@ cdef real best_value(const real* values, const uint8_t* legal, Py_ssize_t count)
         return <real>0.0
     if nan:
         return <real>NAN
-    return larger(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger(larger(m[4], m[5]), larger(m[6], m[7])))
+    # Of 0 and -0 either may have won; adding 0 makes it 0.
+    return larger(larger(larger(m[0], m[1]), larger(m[2], m[3])), larger(larger(m[4], m[5]), larger(m[6], m[7]))) + <real>0.0
 
 
 cdef real best_next(const TDJob* job, Py_ssize_t i, const real* _) noexcept nogil:
@@ -78,7 +79,7 @@ cdef real best_next(const TDJob* job, Py_ssize_t i, const real* _) noexcept nogi
             top = a
     if top < 0:
         return <real>0.0
-    return best if job.online == NULL or best != best else value_at(_, code, job.next_q, base + top)
+    return best + <real>0.0 if job.online == NULL or best != best else value_at(_, code, job.next_q, base + top)
 
 
 cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:

@@ -35,7 +35,8 @@ def best_value(values, start, legal, count, work):
         best = v if v > best else best
     if not some:
         return work.dtype.type(0.0)
-    return work.dtype.type(np.nan) if nan else best
+    # Of 0 and -0 either may have won; adding 0 makes it 0.
+    return work.dtype.type(np.nan) if nan else best + work.dtype.type(0.0)
 
 
 @inline
