@@ -66,6 +66,8 @@ def test_ignore_index_of_any_sign_and_type(backend):
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @pytest.mark.parametrize("kind", FEW)
 def test_half_precision_rounds_the_float32_result(kind, half, backend):
+    if backend == "numba" and half == "bfloat16" and kind != "elementwise":
+        pytest.skip("float16 shows the loops over rows, the elementwise loss how bfloat16 is converted")
     check_half(FEW[kind], half, backend)
 
 
