@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from cases import BACKENDS
 from processes import PACKAGE, copy_package, environment, output, python
+
+import fastloss as fl
 
 REPOSITORY = PACKAGE.parent
 # A build needs a checkout; an installed package has none.
@@ -18,7 +19,7 @@ SHOW = """
     fl.show_config()
     print(fl.mse_loss([2.0], [1.0], backend="numpy").loss)
 """
-WITHOUT = [name for name in BACKENDS if name != "cython"]
+WITHOUT = [name for name in fl.backends() if name != "cython"]
 
 
 def test_a_package_without_kernels_runs_and_says_why(tmp_path):

@@ -89,3 +89,17 @@ def test_more_than_two_to_the_31_elements(compiled):
         print(fl.l1_loss(x, np.zeros(n, np.bool_), grad=False, backend=sys.argv[1]).loss)
     """
     assert output(code, compiled, timeout=900) == "inf"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.maxsize < 2**33, reason="needs a 64-bit machine")
+def test_rows_beyond_two_to_the_31_elements(compiled):
+    code = """
+        import sys, numpy as np, fastloss as fl
+        rows = 2**31 // 1000 + 50
+        x, y = np.zeros((rows, 1000), np.float16), np.zeros(rows, np.int64)
+        x[-1, 999], y[-1] = np.inf, 999
+        loss = fl.cross_entropy(x, y, grad=False, reduction="none", backend=sys.argv[1]).loss
+        print(loss[-1], np.all(loss[:-1] == np.float16(np.log(1000))))
+    """
+    assert output(code, compiled, timeout=900) == "0.0 True"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastloss._blocks import CHUNK, LANES, blocks_of
-from fastloss._numba import elementwise_generated, gather, rows
+from fastloss._blocks import CHUNK, LANES, NARROW, blocks_of
+from fastloss._numba import elementwise_generated, gather, narrow, rows
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._threads import split
 
@@ -97,8 +97,9 @@ def cross_entropy(
         _readable(np.empty(0, x.dtype) if grad is None else grad.reshape(-1)),
         grad is not None and np.may_share_memory(grad, x),
     )  # fmt: skip
-    kernel = rows.narrow_blocks if x.shape[1] <= rows.NARROW else rows.wide_blocks
-    return _run(kernel, arguments, partials, threads, dtype, rows.ROOM)
+    few = x.shape[1] <= NARROW
+    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (rows.wide_blocks, rows.ROOM)
+    return _run(kernel, arguments, partials, threads, dtype, room)
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
