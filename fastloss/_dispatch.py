@@ -56,6 +56,12 @@ def _best() -> ModuleType:
     return _load("numpy")
 
 
+def _has_numba() -> bool:
+    # A folder of that name on the path, a cache say, makes a spec without an origin.
+    spec = importlib.util.find_spec("numba")
+    return spec is not None and spec.origin is not None
+
+
 def in_use() -> str | None:
     """The backend that use_backend() has chosen here, if any."""
     return _chosen.get()
@@ -66,10 +72,9 @@ def status(name: str) -> str:
     if name == "numba" and name not in _loaded:
         import importlib.metadata  # slow to import, and only for this
 
-        found = importlib.util.find_spec("numba") is not None
-        return (
-            f"numba {importlib.metadata.version('numba')}, not loaded yet" if found else f"missing; {_HOW_TO_GET[name]}"
-        )
+        if not _has_numba():
+            return f"missing; {_HOW_TO_GET[name]}"
+        return f"numba {importlib.metadata.version('numba')}, not loaded yet"
     try:
         return _load(name).describe()
     except RuntimeError as error:
@@ -97,7 +102,7 @@ def backends() -> tuple[str, ...]:
     except RuntimeError:
         pass
     # Numba takes a second to import: it is looked for, not loaded.
-    if importlib.util.find_spec("numba") is not None:
+    if _has_numba():
         names.append("numba")
     return (*names, "numpy")
 

@@ -286,3 +286,14 @@ def test_a_bad_value_far_into_the_data(backend):
     index[150_000:] = 2
     with pytest.raises(IndexError, match=r"got 2 at index 150000$"):
         fl.cross_entropy(np.zeros((200_000, 2), np.float32), index, backend=backend)
+
+
+@pytest.mark.parametrize("place", [0, 29_999])
+@pytest.mark.parametrize("name", [name for name, facts in LOSSES.items() if facts.target != "real"])
+def test_every_thread_reports_what_it_finds(name, backend, place):
+    case = build(name, "float32", (30_000,), 3)
+    target = put(case.args[1], (place, 2.0 if LOSSES[name].target == "unit" else 7))
+    changed = case.with_args(case.args[0], target, *case.args[2:])
+    for n_threads in (2, 3):
+        with pytest.raises((ValueError, IndexError), match=rf"at index {place}$"):
+            changed(backend, n_threads=n_threads)
