@@ -1,0 +1,94 @@
+"""No kernel reads or writes a byte outside its arrays: inputs, outputs and scratch between protected pages."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from cases import LOSS_NAMES
+from processes import output, python
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="guard pages are laid for Linux")
+
+HEAD = f"""
+    import faulthandler, os, sys
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    import numpy as np
+    import fastloss as fl
+    from cases import build, keep, weights
+    from fastloss.registry import LOSSES
+    from guard import guarded, just_outside
+    faulthandler.enable()
+"""
+# Every tail of the vector loops, alone and after a whole block; every width of a row.
+CALLS = """
+    backend, dtype, *names = sys.argv[1:]
+    if dtype == "bfloat16":
+        import ml_dtypes
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    tails = range(65)
+
+    def shapes(kind):
+        if kind == "elementwise":
+            return [(n, 1) for n in (*tails, 128, 129, *(4096 + tail for tail in tails[1:]))]
+        few = [(n, 5) for n in (*tails, 128, 129, 819, 820, 883)] + [(3, width) for width in tails[1:]]
+        return few + [(2, 1024 + tail) for tail in tails] + [(1, 4096 + tail) for tail in (0, 1, 7, 8, 31, 32, 33)]
+
+    def guard(value):
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def call(case, **options):
+        case = case.with_params(**{key: guard(value) for key, value in case.params.items()}).each(guard)
+        case(backend, **{key: guard(value) for key, value in options.items()})
+
+    def calls(name, n, width):
+        case = build(name, dtype, (n,), width)
+        full = {"sample_weight": weights((n,)), "mask": keep((n,))}
+        if name == "cross_entropy":
+            other = case.with_params(weight=np.arange(width) % 3.0, label_smoothing=0.375, ignore_index=0)
+        elif name == "td_loss":
+            legal = np.arange(n * width).reshape(n, width) % 3 > 0
+            other = case.with_params(next_q_online=case.args[0], next_action_mask=legal)
+        else:
+            # Numba would compile for every pair of dtypes.
+            other = case.with_args(case.args[0], case.args[1].astype("int8")) if backend == "cython" else case
+        for ends in (False, True):
+            with guarded(ends):
+                call(case)
+                call(case, grad=False, reduction="sum")
+                call(other, reduction="none", **full)
+                call(other, out=np.empty(case.args[0].shape, case.args[0].dtype), **full)
+                if case.facts.kind == "elementwise":
+                    x, y = map(guard, case.args)
+                    fl.grad_hess(getattr(fl, name), x, y, backend=backend)
+                    fl.grad_hess(getattr(fl, name), x, y, backend=backend, **full)
+
+    for name in names:
+        for n, width in shapes(LOSSES[name].kind):
+            print(name, n, width, end="; ", file=sys.stderr)
+            calls(name, n, width)
+    print("within bounds", flush=True)
+    os._exit(0)  # the arrays that are left must not be freed after the functions that free them
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nothing_outside_the_arrays(compiled, dtype):
+    assert output(HEAD + CALLS, compiled, dtype, *LOSS_NAMES) == "within bounds"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "names"),
+    [("float16", ["binary_cross_entropy_with_logits", "cross_entropy", "td_loss"]),
+     ("bfloat16", ["binary_cross_entropy_with_logits"])],
+)  # fmt: skip
+def test_nothing_outside_the_arrays_of_half_precision(compiled, dtype, names):
+    pytest.importorskip("ml_dtypes")
+    assert output(HEAD + CALLS, compiled, dtype, *names) == "within bounds"
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_the_protected_pages_are_there(ends):
+    # If this fails, the tests above prove nothing. Fault and not exit: nothing can catch it.
+    code = "with guarded(bool(int(sys.argv[1]))):\n    print(just_outside(np.empty(5)))"
+    assert python(HEAD.replace("\n    ", "\n") + code, ends).returncode == -signal.SIGSEGV
