@@ -14,6 +14,10 @@ from .works import Work
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
 
+class Disagreement(Exception):
+    """A contender computes something else."""
+
+
 def expected(work: Work) -> tuple[float, np.ndarray] | None:
     """Loss and gradient in float64, or None where nobody wrote them down."""
     loss = getattr(plain_numpy, work.loss, None)

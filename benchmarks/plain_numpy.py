@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .works import GAMMA
+from . import GAMMA
 
 
 def binary_cross_entropy_with_logits(x, y):

@@ -10,13 +10,12 @@ import numpy as np
 
 from fastloss.registry import LOSSES
 
-__all__ = ["GAMMA", "HEADLINE", "WORKS", "Work"]
+__all__ = ["HEADLINE", "MEMORY_SIZED", "WORKS", "Work"]
 
 _SHORT = {"binary_cross_entropy_with_logits": "bce", "cross_entropy": "ce", "td_loss": "td"}
 _LABELS = {"bce": "BCE with logits", "ce": "cross-entropy", "td": "TD (Huber, mask, weights)", "mse": "MSE", "l1": "L1"}
 _SMALL = 1000  # elements below which the cost of the call itself is of interest
-
-GAMMA = 0.99  # all other parameters have the defaults, which are the same everywhere
+MEMORY_SIZED = 10**6  # elements from which memory is of interest
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,16 @@ class Work:
             return "call", 1
         return ("transition", self.shape[0]) if LOSSES[self.loss].kind == "gather" else ("element", self.size)
 
+    @property
+    def traffic(self) -> int:
+        """Bytes that a call has to move: arrays read once, the gradient written once."""
+        a = self.arrays()
+        moved = sum(array.nbytes for array in a.values()) + a["x"].nbytes
+        if LOSSES[self.loss].kind == "gather":
+            # Of x only the actions' values are read; the TD errors are written.
+            moved += 2 * self.shape[0] * a["x"].itemsize - a["x"].nbytes
+        return moved
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that all contenders read; ``x`` is what the gradient belongs to."""
         return _arrays(self)
@@ -75,6 +84,8 @@ def _arrays(work: Work) -> dict[str, np.ndarray]:
     if facts.kind == "elementwise":
         return {"x": x, "y": rng.integers(0, 2, n).astype(work.dtype) if facts.target == "unit" else normal(n)}
     # Replayed transitions: padding is masked, the rest weighted by priority.
+    mask = rng.random(n) < 0.8
+    mask[0] = True  # the mean over nothing is no number to compare
     return {
         "x": x,
         "actions": rng.integers(0, work.shape[1], n),
@@ -82,7 +93,7 @@ def _arrays(work: Work) -> dict[str, np.ndarray]:
         "next_q": 3 * normal(*work.shape),
         "terminated": rng.random(n) < 0.1,
         "weight": rng.random(n).astype(work.dtype),
-        "mask": rng.random(n) < 0.8,
+        "mask": mask,
     }
 
 
@@ -92,11 +103,11 @@ def _works(loss: str, dtype: str, *shapes: tuple[int, ...]) -> tuple[Work, ...]:
 
 # The rows of README's table.
 HEADLINE = (
-    *_works("binary_cross_entropy_with_logits", "float32", (32,), *((10**k,) for k in range(3, 8))),
+    *_works("binary_cross_entropy_with_logits", "float32", (1,), (32,), (256,), *((10**k,) for k in range(4, 8))),
     *_works("binary_cross_entropy_with_logits", "float64", (10**6,)),
     *_works("huber_loss", "float32", (32,), (10**6,)),
     *_works("mse_loss", "float32", (32,), (10**6,)),
-    *_works("cross_entropy", "float32", (32, 10), (4096, 10), (1024, 1000), (64, 32000)),
+    *_works("cross_entropy", "float32", (32, 10), (4096, 10), (1024, 1000), (64, 32000), (32, 128256)),
     *_works("cross_entropy", "float64", (1024, 1000)),
     *_works("td_loss", "float32", (32, 4), (65536, 18)),
 )
