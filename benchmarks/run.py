@@ -7,42 +7,42 @@ all of them down; what counts is the median over the rounds, and its ratio to fa
 from __future__ import annotations
 
 import argparse
-import contextlib
-import datetime
-import gc
-import importlib.metadata
-import importlib.util
 import json
-import math
-import os
-import platform
 import re
-import statistics
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from . import memory, small, startup, sweep, tables, variants
+from .agreement import Disagreement
+from .headline import measure, present
+from .machine import circumstances
+from .report import RESULTS
+from .timing import Effort
+from .works import HEADLINE, WORKS
 
-from fastloss import __version__, _dispatch
-
-from .agreement import disagreement, expected
-from .contenders import BASELINE, CONTENDERS, Call, Contender
-from .report import RESULTS, table
-from .works import HEADLINE, WORKS, Work
-
-_PACKAGES = ("numpy", "numba", "torch", "jax", "optax", "scikit-learn")
-_QUICK_SIZE = 4 * 10**6
+# What is measured beside the works of all contenders; each has a table of its own.
+PARTS: dict[str, Callable[[Effort], Any]] = {
+    "small": small.measure,
+    "variants": variants.measure,
+    "sweep": sweep.measure,
+    "memory": memory.measure,
+    "startup": startup.measure,
+}
+_QUICK = Effort(9, 0.5e-3, 4.2e6)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter samples, at most 4 million elements")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter samples, at most 4.2 million elements")
     parser.add_argument("--works", type=re.compile, metavar="REGEX", help="only works whose name matches; see --list")
     parser.add_argument("--list", action="store_true", help="print the names of all works")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="for every contender (default: 1)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=["works", *PARTS], metavar="PART", help=f"some of: works, {', '.join(PARTS)}"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of every contender (default: 1)")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 15, with --quick 9")
     parser.add_argument("--json", type=Path, help=f"default: {RESULTS}, for a complete run; else nothing is written")
     options = parser.parse_args(arguments)
@@ -51,137 +51,40 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.threads < 1 or (options.rounds or 1) < 1:
         parser.error("--threads and --rounds must be at least 1")
+    usual = _QUICK if options.quick else Effort()
+    effort = Effort(options.rounds or usual.rounds, usual.sample_seconds, usual.largest)
     works = [w for w in WORKS if options.works.search(w.name)] if options.works else list(HEADLINE)
-    if options.quick:
-        works = [work for work in works if work.size <= _QUICK_SIZE]
+    works = [work for work in works if work.size <= effort.largest]
     if not works:
         parser.error("no such work; --list prints them")
-    complete = works == list(HEADLINE)
-    # A part of the table never replaces the whole one by accident.
-    path = options.json or (RESULTS if complete and options.threads == 1 else None)
+    # Works of one's own choice, or on several threads, are not asked for the sake of the other tables.
+    usual_works = not options.works and options.threads == 1
+    parts = options.parts or ["works", *(PARTS if usual_works else ())]
+    # A part of a table never replaces the whole one by accident.
+    path = options.json or (RESULTS if usual_works and not options.quick else None)
 
-    rounds = options.rounds or (9 if options.quick else 15)
-    results = measure(works, options.threads, rounds, 0.5e-3 if options.quick else 2e-3)
-    print(table(results))
+    results = circumstances()
+    if "works" in parts:
+        try:
+            timed = measure(works, present(), options.threads, effort)
+        except Disagreement as error:
+            raise SystemExit(str(error)) from error
+        results |= {"threads": options.threads, "rounds": effort.rounds, "works": timed}
+    results |= {part: PARTS[part](effort) for part in PARTS if part in parts}
+    print(*(f"{title}\n\n{table}\n" for title, table in tables.all_of(results).values()), sep="\n")
     if path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"\nwritten to {path}; python -m benchmarks.report puts it into README.md")
+        path.write_text(json.dumps(_with_others(results, path), indent=1) + "\n")
+        print(f"written to {path}; python -m benchmarks.report puts it into README.md")
     return 0
 
 
-def measure(works: list[Work], threads: int, rounds: int, sample_seconds: float) -> dict[str, Any]:
-    """Check and time works; returns what results.json holds."""
-    present = {}
-    for name, contender in CONTENDERS.items():
-        if missing := contender.missing():
-            print(f"{name} is left out: {', '.join(missing)} is not installed", file=sys.stderr)
-        else:
-            present[name] = contender
-    timed = []
-    with tqdm(total=len(works) * rounds, unit="round", disable=None) as bar:
-        for work in works:
-            bar.set_description(work.name)
-            unit, count = work.unit
-            entry = {"name": work.name, "label": work.label, "unit": unit, "units_per_call": count}
-            timed.append(entry | {"contenders": _time(work, present, threads, rounds, sample_seconds, bar)})
-    return {**_circumstances(), "threads": threads, "rounds": rounds, "works": timed}
-
-
-def _time(
-    work: Work, contenders: dict[str, Contender], threads: int, rounds: int, sample_seconds: float, bar: tqdm
-) -> dict[str, dict[str, Any]]:
-    calls = {n: call for n, c in contenders.items() if (call := c.prepare(work, threads)) is not None}
-    truth = expected(work)
-    for name, call in calls.items():
-        result = call()
-        if truth is not None and (problem := disagreement(work, contenders[name], result, truth)):
-            raise SystemExit(f"{work.name}: contenders disagree: {problem}")
-    del truth, result
-    loops = {name: _loops(call, sample_seconds) for name, call in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    busy = dict.fromkeys(calls, 0.0)
-    names = list(calls)
-    with _limited(threads):
-        gc.collect()
-        gc.disable()
-        try:
-            for turn in range(rounds):
-                # Each round starts with another one, so that nobody always follows the same.
-                start = turn % len(names)
-                for name in names[start:] + names[:start]:
-                    if threads > 1:
-                        time.sleep(0.01)  # the last one's OpenMP threads still spin
-                    calls[name]()  # brings back what the others have pushed out of the caches
-                    processor = time.process_time()
-                    seconds = _sample(calls[name], loops[name])
-                    busy[name] += (time.process_time() - processor) / (seconds * loops[name] * rounds)
-                    samples[name].append(seconds)
-                bar.update()
-        finally:
-            gc.enable()
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    return {
-        name: {
-            "median_seconds": medians[name],
-            "best_seconds": min(values),
-            "ratio": medians[name] / medians[BASELINE] if BASELINE in medians else None,
-            "calls_per_sample": loops[name],
-            "busy_threads": round(busy[name], 2),  # processor time over time: whether the limit was kept
-        }
-        for name, values in samples.items()
-    }
-
-
-def _sample(call: Call, loops: int) -> float:
-    """Seconds per call."""
-    start = time.perf_counter()
-    for _ in range(loops):
-        call()
-    return (time.perf_counter() - start) / loops
-
-
-def _loops(call: Call, sample_seconds: float) -> int:
-    """Calls that fill a sample."""
-    loops = 1
-    while True:
-        # The best of several: an interruption here would shorten all samples.
-        seconds = min(_sample(call, loops) for _ in range(3))
-        if seconds * loops >= sample_seconds / 8:
-            return max(1, math.ceil(sample_seconds / seconds))
-        loops *= 4
-
-
-def _limited(threads: int) -> contextlib.AbstractContextManager:
-    """Limit the OpenMP and BLAS runtimes that are loaded by now."""
-    if importlib.util.find_spec("threadpoolctl") is None:
-        return contextlib.nullcontext()
-    import threadpoolctl
-
-    return threadpoolctl.threadpool_limits(threads)
-
-
-def _circumstances() -> dict[str, Any]:
-    versions = {"fastloss": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": _cpu(),
-        "cores": cores,
-        "system": f"{platform.system()} {platform.machine()}",
-        "kernels": _dispatch.status("cython"),
-        "versions": versions,
-    }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _with_others(results: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Add the parts that were measured before, if it was on the same machine with the same versions."""
+    old = json.loads(path.read_text()) if path.exists() else {}
+    same = [key for key in circumstances() if key != "date"]
+    if any(old.get(key) != results[key] for key in same):
+        return results
+    return {key: old[key] for key in old if key not in results} | results
 
 
 if __name__ == "__main__":
