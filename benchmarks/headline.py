@@ -16,10 +16,10 @@ from .works import Work
 __all__ = ["measure", "present"]
 
 
-def present(names: Iterable[str] = tuple(CONTENDERS)) -> dict[str, Contender]:
+def present(names: Iterable[str] = tuple(CONTENDERS), but: Iterable[str] = ()) -> dict[str, Contender]:
     """Return the contenders that are installed; says which are not."""
     found = {}
-    for name in names:
+    for name in [name for name in names if name not in set(but)]:
         if missing := CONTENDERS[name].missing():
             print(f"{name} is left out: {', '.join(missing)} is not installed", file=sys.stderr)
         else:

@@ -14,6 +14,7 @@ __all__ = ["RESULTS", "rendered"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results.json"
+_REPEAT = "To repeat: `python -m benchmarks.run && python -m benchmarks.report`."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,9 @@ def rendered(text: str, results: dict[str, Any]) -> str:
     ValueError
         If a marker that begins a table has none that ends it, or there is none at all.
     """
-    parts = {"works": f"{tables.circumstances(results)}\n\n{tables.works(results)}\n"} if results.get("works") else {}
+    parts = {}
+    if results.get("works"):
+        parts["works"] = f"{tables.circumstances(results)} {_REPEAT}\n\n{tables.works(results)}\n"
     for name, (title, table) in tables.all_of(results).items():
         if name != "works":
             parts[name] = f"<details><summary>{title}</summary>\n\n{table}\n\n</details>\n"

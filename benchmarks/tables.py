@@ -20,28 +20,34 @@ def all_of(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def circumstances(results: dict[str, Any]) -> str:
-    """What the table of all works was measured on, and how to repeat that."""
+    """What the table of all works was measured on."""
+    base = CONTENDERS[_works_base(results)[0]].label.replace(", ", " with ")
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     threads = f"{results['threads']} thread{'s' * (results['threads'] > 1)}"
     return (
-        f"{results['cpu']}, {results['cores']} cores ({results['system']}), {threads} for every contender; "
+        f"{results['cpu']}, {results['cores']} core{'s' * (results['cores'] > 1)} ({results['system']}), {threads} for every contender; "
         f"{versions}; fastloss's kernels: {results['kernels']}; {results['date']}. Medians of {results['rounds']} "
-        "interleaved rounds; 6x means six times as long as fastloss with Cython. To "
-        "repeat: `python -m benchmarks.run && python -m benchmarks.report`."
+        "interleaved rounds; "
+        f"6x means six times as long as {base}."
     )
 
 
 def works(results: dict[str, Any]) -> str:
     """Rows are works, columns fastloss's time and the others' ratios to it."""
-    names = _seen(results["works"], [name for name, contender in CONTENDERS.items() if contender.column])
-    base = BASELINE if BASELINE in names else names[0]
-    others = [name for name in names if name != base]
+    base, others = _works_base(results)
     rows = []
     for work in results["works"]:
         median = _medians(work)
         time = _time(median[base], work)
         rows.append([work["label"], time, *(_ratio(median.get(name), median[base]) for name in others)])
     return _markdown(["loss + gradient", *(CONTENDERS[name].label for name in [base, *others])], rows)
+
+
+def _works_base(results: dict[str, Any]) -> tuple[str, list[str]]:
+    """The contender that the others are compared with, and the others."""
+    names = _seen(results["works"], [name for name, contender in CONTENDERS.items() if contender.column])
+    base = BASELINE if BASELINE in names else names[0]
+    return base, [name for name in names if name != base]
 
 
 def _bandwidth(results: dict[str, Any]) -> str:

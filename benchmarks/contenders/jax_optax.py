@@ -22,6 +22,7 @@ def prepare(work: Work, threads: int) -> Call | None:
     os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={threads}"
     os.environ["NPROC"] = str(threads)
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA reports at length that it takes a while to compile
     import jax
     import optax
 
