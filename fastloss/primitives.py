@@ -32,15 +32,20 @@ EXP_MIN_F32 = -105.0
 EXP_MIN_F64 = -746.0
 
 
-def exp_reduced_f32(r, t):
-    """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t: a polynomial of degree 6."""
+def expm1_reduced_f32(r):
+    """exp(r) - 1 for |r| <= ln(2) / 2, accurate relative to exp(r): a polynomial of degree 6."""
     z = r * r
     even = fma(fma(0.0013930880231782794, z, 0.041666507720947266), z, 0.5)
     odd = fma(0.008363272994756699, z, 0.16666576266288757)
-    p = fma(z, fma(odd, r, even), r) + 1.0
-    # Two steps, 2^(n + 64) and 2^-64, so that a subnormal result is rounded once and NaN survives.
+    return fma(z, fma(odd, r, even), r)
+
+
+def exp_reduced_f32(r, t):
+    """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t."""
+    # 2^n in two steps, 2^(n + 64) and 2^-64: it may be subnormal. The sum is rounded once, and NaN survives.
     k: int = (bits(t) << 23) + 0x5F800000
-    return p * from_bits(k) * 5.421010862427522e-20
+    scale = from_bits(k) * 5.421010862427522e-20
+    return fma(expm1_reduced_f32(r), scale, scale)
 
 
 def exp_parts_f32(x, lo):
@@ -51,17 +56,22 @@ def exp_parts_f32(x, lo):
     return exp_reduced_f32(r, t)
 
 
-def exp_reduced_f64(r, t):
-    """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t: a polynomial of degree 12."""
+def expm1_reduced_f64(r):
+    """exp(r) - 1 for |r| <= ln(2) / 2, accurate relative to exp(r): a polynomial of degree 12."""
     z = r * r
     even = fma(2.0916416615973896e-09, z, 2.755726881054038e-07)
     even = fma(fma(even, z, 2.480158733009619e-05), z, 0.0013888888888882141)
     even = fma(fma(even, z, 0.04166666666666667), z, 0.5)
     odd = fma(fma(2.5105486917609143e-08, z, 2.7557254657337665e-06), z, 0.00019841269875523209)
     odd = fma(fma(odd, z, 0.008333333333325874), z, 0.1666666666666667)
-    p = fma(z, fma(odd, r, even), r) + 1.0
+    return fma(z, fma(odd, r, even), r)
+
+
+def exp_reduced_f64(r, t):
+    """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t."""
     k: int = (bits(t) << 52) + 0x43F0000000000000
-    return p * from_bits(k) * 5.421010862427522e-20
+    scale = from_bits(k) * 5.421010862427522e-20
+    return fma(expm1_reduced_f64(r), scale, scale)
 
 
 def exp_parts_f64(x, lo):
@@ -132,24 +142,30 @@ def exp_near_f64(x, m):
 
 
 def halvings_f32(m):
-    """m / ln 2 as a whole number."""
-    return fma(m, LOG2E, ROUND_F32) - ROUND_F32
+    """m / ln 2 as a whole number, less 32."""
+    return fma(m, LOG2E, ROUND_F32) - 12582944.0
 
 
 def exp_scaled_f32(x, m):
-    """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): a shorter chain of operations than exp(x - m)."""
-    low = m + EXP_MIN_F32
+    """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 from x - m = -110 down."""
+    low = m - 128.0
     x = low if x < low else x
     t = fma(x, LOG2E, ROUND_F32)
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x))
-    return exp_reduced_f32(r, t - halvings_f32(m))
+    t = t - halvings_f32(m)
+    # 2^-127 has no bits set: it makes 0.
+    t = 12582785.0 if t < 12582785.0 else t
+    k: int = (bits(t) << 23) + 0x3F800000
+    scale = from_bits(k)
+    return fma(expm1_reduced_f32(r), scale, scale)
 
 
 def exp_top_f64(m, k):
-    """exp(m) 2^-k for k = m / ln 2 as a whole number."""
-    r = fma(k, -LN2_LO_F64, fma(k, -LN2_HI_F64, m))
-    return exp_reduced_f64(r, ROUND_F64)
+    """exp(m) 2^-k for k = m / ln 2 as a whole number, less 32."""
+    n = k + 32.0
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, m))
+    return fma(expm1_reduced_f64(r), 4294967296.0, 4294967296.0)
 
 
 def log1p_unit_f32(e):

@@ -4,7 +4,7 @@
 #   primitives_generated.pxi     exp, log1p, ... from fastloss/primitives.py
 #   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
 #   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
-#   elementwise.pxi rows.pxi narrow.pxi gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
+#   elementwise.pxi rows.pxi (with wide.pxi and narrow.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
 #   quick.pxi                    the way for small calls on plain arrays
 #
 # A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
@@ -30,6 +30,7 @@ cdef extern from "platform.h" nogil:
     uint64_t bits_f64(double)
     float from_bits_f32(uint32_t)
     double from_bits_f64(uint64_t)
+    void prefetch(const void*)
     const double INFINITY
     const double NAN
     const int FASTLOSS_OPENMP
@@ -72,7 +73,6 @@ include "elementwise_generated.pxi"
 include "blocks.pxi"
 include "elementwise.pxi"
 include "rows.pxi"
-include "narrow.pxi"
 include "gather.pxi"
 
 OPENMP = bool(FASTLOSS_OPENMP)

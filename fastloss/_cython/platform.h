@@ -1,4 +1,4 @@
-/* What Cython cannot say: fused multiply-add, bit reinterpretation, CPU features, one flag. */
+/* What Cython cannot say: fused multiply-add, bit reinterpretation, prefetching, CPU features, one flag. */
 #ifndef FASTLOSS_PLATFORM_H
 #define FASTLOSS_PLATFORM_H
 
@@ -28,6 +28,12 @@ static inline uint32_t bits_f32(float x) { uint32_t k; memcpy(&k, &x, sizeof k);
 static inline uint64_t bits_f64(double x) { uint64_t k; memcpy(&k, &x, sizeof k); return k; }
 static inline float from_bits_f32(uint32_t k) { float x; memcpy(&x, &k, sizeof x); return x; }
 static inline double from_bits_f64(uint64_t k) { double x; memcpy(&x, &k, sizeof x); return x; }
+
+#if defined(__GNUC__) || defined(__clang__)
+#define prefetch(p) __builtin_prefetch(p)
+#else
+#define prefetch(p) ((void)(p))
+#endif
 
 #ifdef _OPENMP
 #define FASTLOSS_OPENMP 1

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from fastloss._blocks import CHUNK, LANES, NARROW, blocks_of
-from fastloss._numba import elementwise_generated, gather, narrow, rows
+from fastloss._numba import elementwise_generated, gather, narrow, rows, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._threads import split
 
@@ -59,7 +59,7 @@ def _entries(weight, mask):
 
 def _run(kernel, arguments, partials, threads, dtype, room):
     def call(first, last):
-        work, lanes = np.empty(room, dtype), np.empty(17 * LANES)
+        work, lanes = np.empty(room, dtype), np.empty(3 * LANES + rows.SIDES)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, threads)
@@ -98,7 +98,7 @@ def cross_entropy(
         grad is not None and np.may_share_memory(grad, x),
     )  # fmt: skip
     few = x.shape[1] <= NARROW
-    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (rows.wide_blocks, rows.ROOM)
+    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     return _run(kernel, arguments, partials, threads, dtype, room)
 
 

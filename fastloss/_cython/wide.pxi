@@ -1,0 +1,304 @@
+# Cross-entropy of many classes: each row's maximum and exponentials in chunks.
+
+cdef enum:
+    LOW = 256               # float32 rows whose maximum is below this in magnitude have a shorter way still
+    PIECE = 256             # exponentials between two looks ahead in memory
+    WIDE_ROOM = 5120        # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
+
+cdef double TINY = 1e-30    # a factor below this may not fit into float32
+
+
+cdef void zero_row(const RowJob* job, Py_ssize_t i) noexcept nogil:
+    cdef Py_ssize_t size = 8 if job.entries.code == F64 else (4 if job.entries.code == F32 else 2)
+    if job.grad != NULL:
+        memset(<char*>job.grad + i * job.classes * size, 0, job.classes * size)
+
+
+cdef inline real larger(real v, real m) noexcept nogil:
+    return v if v > m else m
+
+
+cdef void add_maxima(real* lanes, const real* x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i, j
+    cdef const real* v
+    if n < 4 * LANES:
+        for j in range(n):
+            lanes[j % LANES] = larger(x[j], lanes[j % LANES])
+        return
+    for i in range((n + 4 * LANES - 1) // (4 * LANES)):
+        # The last four rows of lanes may overlap the ones before: a maximum does not mind.
+        v = x + min(i * 4 * LANES, n - 4 * LANES)
+        for j in range(LANES):
+            lanes[j] = larger(v[3 * LANES + j], larger(v[2 * LANES + j], larger(v[LANES + j], larger(v[j], lanes[j]))))
+
+
+cdef real greatest(const real* lanes) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef real v[32]
+    for j in range(32):
+        v[j] = larger(lanes[j + 32], lanes[j])
+    for j in range(16):
+        v[j] = larger(v[j + 16], v[j])
+    for j in range(8):
+        v[j] = larger(v[j + 8], v[j])
+    return larger(larger(larger(v[0], v[4]), larger(v[2], v[6])), larger(larger(v[1], v[5]), larger(v[3], v[7])))
+
+
+cdef Py_ssize_t position(const real* lanes, const real* x, real m, Py_ssize_t n) noexcept nogil:
+    # Where x has the maximum that add_maxima has left in one of the lanes. Loops without a break: no branch to guess.
+    cdef Py_ssize_t i, k, found = -1
+    cdef int j, lane = 0
+    for j in range(LANES):
+        lane = j if lanes[j] == m else lane
+    for k in range((n - lane + LANES - 1) // LANES):
+        i = lane + k * LANES
+        found = i if x[i] == m else found
+    if found < 0:
+        # It came from the last rows of lanes, which need not begin at a multiple of LANES.
+        for k in range(4):
+            i = n - 4 * LANES + k * LANES + lane
+            found = i if x[i] == m else found
+    return found
+
+
+cdef inline bint is_low(real m) noexcept nogil:
+    # Whether e is exp(x - m) times a factor near 2^32, which float32 saves operations by.
+    return real is float and abs_f32(<float>m) < <float>LOW
+
+
+cdef inline real exp_below(real x, real m) noexcept nogil:
+    # e of one value, as the loops below compute it.
+    if real is float:
+        return exp_scaled_f32(x, m) if is_low(m) else exp_diff_f32(x, m)
+    else:
+        return exp_near_f64(x, m) if abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
+
+
+cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    if real is float:
+        if is_low(m):
+            for i in range(n):
+                e[i] = exp_scaled_f32(x[i], m)
+        else:
+            for i in range(n):
+                e[i] = exp_diff_f32(x[i], m)
+    else:
+        if abs_f64(m) < <double>NEAR:
+            for i in range(n):
+                e[i] = exp_near_f64(x[i], m)
+        else:
+            for i in range(n):
+                e[i] = exp_diff_f64(x[i], m)
+
+
+cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept nogil:
+    # As add_lanes, but float32 values are added in fours before they are widened: in a sum of as many
+    # terms as make it pay, those two roundings are within the bounds.
+    cdef Py_ssize_t i, j, quads = n // (4 * LANES)
+    cdef const real* v
+    if real is double:
+        add_lanes(lanes, e, n)
+    else:
+        for i in range(quads):
+            v = e + i * 4 * LANES
+            for j in range(LANES):
+                lanes[j] = lanes[j] + <double>((v[j] + v[LANES + j]) + (v[2 * LANES + j] + v[3 * LANES + j]))
+        add_lanes(lanes, e + quads * 4 * LANES, n - quads * 4 * LANES)
+
+
+cdef inline double smoothing_term(double m, double x, double w) noexcept nogil:
+    return (m - x) * w if w != 0.0 else 0.0
+
+
+cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
+    # Add w_k (m - x_k), classes of weight 0 left out.
+    cdef Py_ssize_t i, j, at, rows = n // LANES
+    for i in range(rows):
+        at = i * LANES
+        if w != NULL:
+            for j in range(LANES):
+                lanes[j] = lanes[j] + smoothing_term(m, x[at + j], w[at + j])
+        else:
+            for j in range(LANES):
+                lanes[j] = lanes[j] + (<double>m - <double>x[at + j])
+    for i in range(rows * LANES, n):
+        lanes[i % LANES] += smoothing_term(m, x[i], w[i] if w != NULL else 1.0)
+
+
+cdef void scale_chunk(const real* e, real* g, real factor, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        g[i] = e[i] * factor
+
+
+cdef void scale_smooth_chunk(const real* e, real* g, double factor, double shift, const double* w, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        g[i] = <real>(<double>e[i] * factor - (shift * w[i] if w != NULL else shift))
+
+
+cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const real* _) noexcept nogil:
+    # The maximum and its place; -inf where a row holds nothing but NaN and -inf.
+    cdef Code code = job.entries.code
+    cdef Py_ssize_t c = job.classes, base = i * c, chunk, start, n, j
+    cdef real x_room[CHUNK]
+    cdef real lanes[LANES]
+    cdef const real* x
+    cdef real m = <real>-INFINITY, v
+    top[0] = 0
+    for chunk in range((c + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        n = min(c - start, CHUNK)
+        x = <const real*>job.x + base + start
+        if not is_native(code, _):
+            load(code, job.x, base + start, x_room, n)
+            x = x_room
+        for j in range(LANES):
+            lanes[j] = <real>-INFINITY
+        add_maxima(lanes, x, n)
+        v = greatest(lanes)
+        if v > m:
+            m = v
+            top[0] = start + position(lanes, x, v, n)
+    return m
+
+
+cdef real limit_maximum(const RowJob* job, Py_ssize_t i, const real* _) noexcept nogil:
+    # Maximum of the row that stands for one with +inf in it: 0, or NaN if there is no limit.
+    cdef Py_ssize_t k, c = job.classes, count = 0
+    cdef bint nan = False
+    cdef real v
+    for k in range(c):
+        load(job.entries.code, job.x, i * c + k, &v, 1)
+        nan |= v != v
+        count += v == <real>INFINITY
+    return <real>NAN if nan or count != 1 else <real>0.0
+
+
+cdef void to_limit(real* x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        x[i] = <real>0.0 if x[i] == <real>INFINITY else <real>-INFINITY
+
+
+cdef inline void fetch(const real* p, Py_ssize_t n) noexcept nogil:
+    # Bring memory into the cache while the exponentials keep the core busy.
+    cdef Py_ssize_t k
+    for k in range(n * <Py_ssize_t>sizeof(real) // 64):
+        prefetch(<const char*>p + 64 * k)
+
+
+cdef inline real* exponentials(const RowJob* job, real* room, Py_ssize_t r, Py_ssize_t first, Py_ssize_t start) noexcept nogil:
+    # Where the e of row first + r are kept from its class start on: rows of a block side by side, aligned;
+    # of a longer row in the gradient's own memory, or only the chunk at hand if that is narrower or not wanted.
+    cdef Py_ssize_t c = job.classes
+    if c <= BLOCK:
+        return room + r * ((c + 15) // 16 * 16) + start
+    if job.grad != NULL and is_native(job.entries.code, room):
+        return <real*>job.grad + (first + r) * c + start
+    return room
+
+
+cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded, const real* _) noexcept nogil:
+    # Rows first to first + n in phases, so that one row's latencies hide behind another's work.
+    # The gradient may be written over the logits.
+    cdef Code code = job.entries.code
+    cdef Py_ssize_t c = job.classes, r, k, piece, start, size, base, chunk, chunks = (c + CHUNK - 1) // CHUNK
+    cdef bint native = is_native(code, _), kept = c <= BLOCK or (native and job.grad != NULL)
+    cdef real x_room[CHUNK]
+    cdef real e_room[WIDE_ROOM]
+    cdef real m[SIDE]
+    cdef real x_y[SIDE]
+    cdef Py_ssize_t top[SIDE]
+    cdef bint infinite[SIDE]
+    cdef double unit[SIDE]
+    cdef double lanes[LANES]
+    cdef double smooth[LANES]
+    cdef const real* x
+    cdef real* e
+    cdef real* g
+    cdef const double* w
+    cdef double v = job.smoothing / <double>c, factor
+    for r in range(padded):
+        m[r] = <real>0.0
+        x_y[r] = <real>0.0
+        infinite[r] = False
+        if side.y[r] >= 0:
+            m[r] = row_maximum(job, first + r, top + r, _)
+            load(code, job.x, (first + r) * c + side.y[r], x_y + r, 1)
+            if m[r] == <real>INFINITY:
+                infinite[r] = True
+                m[r] = limit_maximum(job, first + r, _)
+                to_limit(x_y + r, 1)
+    for r in range(padded):
+        # What a row's e are relative to; close to what its maximum's e is rounded to.
+        unit[r] = exp_top_f64(m[r], halvings_f32(<float>m[r])) if is_low(m[r]) else 1.0
+    for r in range(n):
+        if side.y[r] < 0:
+            continue
+        base = (first + r) * c
+        clear_lanes(lanes)
+        if v != 0.0:
+            clear_lanes(smooth)
+        for chunk in range(chunks):
+            start = chunk * CHUNK
+            size = min(c - start, CHUNK)
+            x = <const real*>job.x + base + start
+            e = exponentials(job, e_room, r, first, start)
+            if not native or e == x or infinite[r]:
+                load(code, job.x, base + start, x_room, size)
+                x = x_room
+                if infinite[r]:
+                    to_limit(x_room, size)
+            for piece in range((size + PIECE - 1) // PIECE):
+                k = piece * PIECE
+                if native:
+                    fetch(<const real*>job.x + (base + n * c + start + k), PIECE)
+                    if job.grad != NULL:
+                        fetch(<const real*>job.grad + (base + start + k), PIECE)
+                exp_chunk(x + k, m[r], e + k, min(size - k, PIECE))
+            # One maximum stays out of the sum, whose digits it would swallow.
+            if start <= top[r] < start + size:
+                e[top[r] - start] = <real>0.0
+            add_exponentials(lanes, e, size)
+            if v != 0.0:
+                add_smoothing(smooth, x, m[r], job.class_weight + start if job.class_weight != NULL else NULL, size)
+        side.s[r] = total(lanes)
+        if v != 0.0:
+            side.smooth[r] = total(smooth)
+    for r in range(padded):
+        side.gap[r] = <double>m[r] - <double>x_y[r]
+        side.s[r] = side.s[r] / unit[r]
+        side.own[r] = <double>exp_below(x_y[r], m[r]) / unit[r]
+        side.others[r] = side.s[r] if x_y[r] == m[r] else (1.0 + side.s[r]) - side.own[r]
+    finish_sides(job, side, padded)
+    if job.grad == NULL:
+        return
+    for r in range(n):
+        if side.y[r] < 0:
+            zero_row(job, first + r)
+            continue
+        base = (first + r) * c
+        factor = side.factor[r] / unit[r]
+        for chunk in range(chunks):
+            start = chunk * CHUNK
+            size = min(c - start, CHUNK)
+            e = exponentials(job, e_room, r, first, start)
+            if not kept:
+                load(code, job.x, base + start, x_room, size)
+                if infinite[r]:
+                    to_limit(x_room, size)
+                exp_chunk(x_room, m[r], e, size)
+            if start <= top[r] < start + size:
+                e[top[r] - start] = <real>unit[r]
+            g = <real*>job.grad + base + start if native else x_room
+            if v == 0.0 and (real is double or abs_f64(factor) >= TINY):
+                scale_chunk(e, g, <real>factor, size)
+            else:
+                w = job.class_weight + start if job.class_weight != NULL else NULL
+                scale_smooth_chunk(e, g, factor, v * side.scale[r], w, size)
+            if start <= side.y[r] < start + size:
+                g[side.y[r] - start] = <real>side.g_y[r]
+            if not native:
+                store(code, g, job.grad, base + start, size)
