@@ -23,9 +23,9 @@ def circumstances(results: dict[str, Any]) -> str:
     """What the table of all works was measured on."""
     base = CONTENDERS[_works_base(results)[0]].label.replace(", ", " with ")
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    threads = f"{results['threads']} thread{'s' * (results['threads'] > 1)}"
+    threads = _counted(results["threads"], "thread")
     return (
-        f"{results['cpu']}, {results['cores']} core{'s' * (results['cores'] > 1)} ({results['system']}), {threads} for every contender; "
+        f"{results['cpu']}, {_counted(results['cores'], 'core')} ({results['system']}), {threads} for every contender; "
         f"{versions}; fastloss's kernels: {results['kernels']}; {results['date']}. Medians of {results['rounds']} "
         "interleaved rounds; "
         f"6x means six times as long as {base}."
@@ -152,6 +152,10 @@ _TABLES = {
     "startup": ("From a fresh interpreter to the first result", "startup", _startup),
 }
 NAMES = tuple(_TABLES)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 def _seen(entries: Iterable[dict[str, Any]], names: Sequence[str]) -> list[str]:
