@@ -1,7 +1,8 @@
 """Builds the Cython kernels, one extension module per CPU level; everything else is in pyproject.toml.
 
-FASTLOSS_DISABLE_EXT=1 skips them, FASTLOSS_REQUIRE_EXT=1 makes a failure fatal. Otherwise a machine
-without a working C compiler gets a package that runs on Numba or NumPy.
+FASTLOSS_DISABLE_EXT=1 skips them, FASTLOSS_REQUIRE_EXT=1 makes a failure fatal, FASTLOSS_BOUNDSCHECK=1 turns
+Cython's own checks on (tools/sanitize.py). Otherwise a machine without a working C compiler gets a package
+that runs on Numba or NumPy.
 """
 
 import os
@@ -14,6 +15,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 REQUIRED = os.environ.get("FASTLOSS_REQUIRE_EXT", "0") not in ("", "0")
+CHECKED = os.environ.get("FASTLOSS_BOUNDSCHECK", "0") not in ("", "0")
 DISABLED = os.environ.get("FASTLOSS_DISABLE_EXT", "0") not in ("", "0")
 FOLDER = Path("fastloss/_cython")
 IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
@@ -85,8 +87,8 @@ class BuildKernels(build_ext):
             ext.extra_compile_args += LEVELS[level][msvc] + compile_openmp
             ext.extra_link_args = list(link_openmp)
         directives = {
-            "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
-            "initializedcheck": False,
+            "language_level": 3, "boundscheck": CHECKED, "wraparound": False, "cdivision": True,
+            "initializedcheck": CHECKED,
         }  # fmt: skip
         built = {e.name: e for e in cythonize(self.extensions, compiler_directives=directives, force=self.force)}
         for ext in self.extensions:
