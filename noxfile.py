@@ -28,7 +28,7 @@ def install(session: nox.Session, *requirements: str) -> None:
     )
     shutil.copytree(ROOT, room, ignore=left_out)
     session.chdir(room)
-    session.env |= {"FASTLOSS_REQUIRE_EXT": "1", "NUMBA_CACHE_DIR": str(room / "cache"), "PYTHONPATH": ""}
+    session.env.update({"FASTLOSS_REQUIRE_EXT": "1", "NUMBA_CACHE_DIR": str(room / "cache"), "PYTHONPATH": ""})
     session.install("-e", ".[test]", *requirements)
 
 
