@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 # What a loop stores, in the order of the kernels' mode argument.
 MODES = {"loss": ("loss",), "loss_grad": ("loss", "grad"), "grad_hess": ("grad", "hess")}
 SUFFIXES = ("f32", "f64")
+_EXP_MAX = {"f32": -primitives.EXP_MIN_F32, "f64": -primitives.EXP_MIN_F64}
 _OPERATORS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.LShift: "<<", ast.RShift: ">>", ast.BitOr: "|",
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -80,7 +81,8 @@ class Writer:
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return f"({self.expression(body)} if {self.expression(test)} else {self.expression(orelse)})"
             case ast.Call(func=ast.Name(id=name), args=args):
-                return f"{self.call(name)}({', '.join(map(self.expression, args))})"
+                limit = ["exp_max_"] if name == "exp_neg" else []
+                return f"{self.call(name)}({', '.join([*map(self.expression, args), *limit])})"
         raise SyntaxError(f"not in the language of formulas: {ast.unparse(node)}")
 
     def statements(self, body: list[ast.stmt]) -> Iterator[str]:
@@ -206,6 +208,8 @@ def _loop(writer: Writer, name: str, mode: str) -> str:
             *writer.declarations(node.body, "    ", [x, y, *params]),
             f"    cdef {real} {', '.join([x, y, *params, *(f'{o}_' for o in MODES[mode])])}",
             *(f"    {p} = <{real}>params_[{k}]" for k, p in enumerate(params)),
+            # A local copy of a variable: GCC makes a minimum of a comparison with it, but not with a constant.
+            *([f"    cdef {real} exp_max_ = exp_max_{writer.suffix}"] if stage is not None else []),
         ]
     else:
         count = "xs_.size"
@@ -213,6 +217,7 @@ def _loop(writer: Writer, name: str, mode: str) -> str:
             "@inline",
             f"def {name}_{mode}_{writer.suffix}(xs_, ys_, params_, scale_, losses_, grads_, hessians_):",
             *(f"    {p} = {writer.suffix}(params_[{k}])" for k, p in enumerate(params)),
+            *([f"    exp_max_ = {writer.suffix}({_EXP_MAX[writer.suffix]!r})"] if stage is not None else []),
         ]
     for loop in loops:
         head += [f"    for i_ in range({count}):", *(f"        {line}" for line in loop)]
@@ -292,7 +297,8 @@ def cython_elementwise() -> str:
         "",
         "_fill_loops()",
     ]
-    return _header("Elementwise losses.") + "".join(loops) + "\n".join(tail) + "\n"
+    limits = "".join(f"cdef {CythonWriter(s).real} exp_max_{s} = {v!r}\n" for s, v in _EXP_MAX.items())
+    return _header("Elementwise losses.") + limits + "\n\n" + "".join(loops) + "\n".join(tail) + "\n"
 
 
 def numba_primitives() -> str:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastloss import _dispatch, _threads, _validate
-from fastloss._blocks import block_rows, blocks_of
+from fastloss._blocks import block_rows, blocks_of, exact_sum
 from fastloss.registry import Loss
 
-_QUICK = ("mean", "sum")  # reductions that small calls have a short way for
+_PLAIN = ("mean", "sum")  # reductions that plain arrays have a short way for
 
 
 class LossGrad(NamedTuple):
@@ -35,17 +35,6 @@ class TDLossGrad(NamedTuple):
     loss: float | np.ndarray
     grad: np.ndarray | None
     td_error: np.ndarray
-
-
-def exact_sum(partials: np.ndarray) -> float:
-    """Sum of block sums, correctly rounded, so it depends on neither order nor grouping."""
-    if partials.size == 1:
-        return float(partials[0])
-    try:
-        return math.fsum(partials.tolist())
-    except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest float
-        with np.errstate(invalid="ignore", over="ignore"):
-            return float(partials.sum())
 
 
 def count_kept(mask: np.ndarray | None, n: int) -> int:
@@ -87,13 +76,14 @@ class Buffers:
     ) -> None:
         self.losses = np.empty(shape, x.dtype) if reduction == "none" else None
         self.out = out
+        self.beside = False  # whether the gradient is computed beside out and copied
         self.grad: np.ndarray | None = None
         if out is not None:
             if not grad:
                 raise ValueError("out receives the gradient, but grad=False")
             _validate.output(out, x, readers)
-            ready = out.flags.c_contiguous and out.flags.aligned
-            self.grad = out if ready else np.empty(x.shape, x.dtype)
+            self.beside = not (out.flags.c_contiguous and out.flags.aligned)
+            self.grad = np.empty(x.shape, x.dtype) if self.beside else out.view(np.ndarray)
         elif grad:
             self.grad = np.empty(x.shape, x.dtype)
 
@@ -106,8 +96,9 @@ class Buffers:
         if grad is not None:
             if divisor == 0.0:
                 grad.fill(0)  # the gradient of a mean over nothing
-            if self.out is not None and self.out is not grad:
+            if self.beside:
                 self.out[...] = grad
+            if self.out is not None:
                 grad = self.out
         if self.losses is not None:
             return self.losses, grad
@@ -119,14 +110,12 @@ def elementwise(
 ) -> LossGrad:
     """Any elementwise loss."""
     engine = _dispatch.engine(backend)
-    if (
-        engine.quick_elementwise
-        and sample_weight is mask is normalizer is out is n_threads is None
-        and reduction in _QUICK
-    ):
-        quick = engine.quick_elementwise(facts, input, target, params, reduction == "mean", bool(grad))
-        if quick:
-            return tuple.__new__(LossGrad, quick)
+    if engine.plain_elementwise and normalizer is n_threads is None and reduction in _PLAIN:
+        plain = engine.plain_elementwise(
+            facts, input, target, params, sample_weight, mask, reduction == "mean", bool(grad), out
+        )
+        if plain:
+            return tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
     x = _validate.floats("input", input)
     y = _validate.element_target(target, x)
@@ -174,11 +163,12 @@ def cross_entropy(
     """Cross-entropy of rows of logits with class indices."""
     engine = _dispatch.engine(backend)
     ignore = _validate.integer("ignore_index", ignore_index)
-    plain = weight is sample_weight is mask is normalizer is out is n_threads is None
-    if plain and engine.quick_cross_entropy and reduction in _QUICK:
-        quick = engine.quick_cross_entropy(input, target, ignore, label_smoothing, reduction == "mean", bool(grad))
-        if quick:
-            return tuple.__new__(LossGrad, quick)
+    if engine.plain_cross_entropy and weight is normalizer is n_threads is None and reduction in _PLAIN:
+        plain = engine.plain_cross_entropy(
+            input, target, ignore, label_smoothing, sample_weight, mask, reduction == "mean", bool(grad), out
+        )
+        if plain:
+            return tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
     x = _validate.floats("input", input)
     if x.ndim == 0 or x.shape[-1] == 0:
@@ -212,13 +202,13 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
-    if engine.quick_td_loss and normalizer is out is n_threads is None and reduction in _QUICK:
-        quick = engine.quick_td_loss(
+    if engine.plain_td_loss and normalizer is n_threads is None and reduction in _PLAIN:
+        plain = engine.plain_td_loss(
             q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
-            sample_weight, mask, reduction == "mean", bool(grad),
+            sample_weight, mask, reduction == "mean", bool(grad), out,
         )  # fmt: skip
-        if quick:
-            return tuple.__new__(TDLossGrad, quick)
+        if plain:
+            return tuple.__new__(TDLossGrad, plain)
     _validate.reduction(reduction, normalizer)
     x = _validate.floats("q", q)
     if x.ndim == 0 or x.shape[-1] == 0:

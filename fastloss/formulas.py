@@ -35,13 +35,13 @@ def binary_cross_entropy_with_logits(x, y, pos_weight, label_smoothing):
     a = abs(x)
     e = exp_neg(a)
     w = u if x > 0.0 else v
+    o = v if x > 0.0 else u
     linear = 0.0 if w == 0.0 else a * w
     loss = linear + (u + v) * log1p_unit(e)
-    # sigmoid(x) and sigmoid(-x) are 1 / (1 + e) and e / (1 + e): no cancellation on either side.
-    p = 1.0 if x > 0.0 else e
-    q = e if x > 0.0 else 1.0
+    # sigmoid(a) and sigmoid(-a) are 1 / (1 + e) and e / (1 + e): no cancellation on either side.
     d = 1.0 + e
-    grad = (u * p - v * q) / d
+    g = fma(-o, e, w) / d
+    grad = g if x > 0.0 else -g
     hess = (u + v) * (e / d) / d
     return loss, grad, hess
 

@@ -48,14 +48,6 @@ def exp_reduced_f32(r, t):
     return fma(expm1_reduced_f32(r), scale, scale)
 
 
-def exp_parts_f32(x, lo):
-    """exp(x + lo) for x in [-105, 0], |lo| below an ULP of x: Cody-Waite reduction."""
-    t = fma(x, LOG2E, ROUND_F32)
-    n = t - ROUND_F32
-    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x)) + lo
-    return exp_reduced_f32(r, t)
-
-
 def expm1_reduced_f64(r):
     """exp(r) - 1 for |r| <= ln(2) / 2, accurate relative to exp(r): a polynomial of degree 12."""
     z = r * r
@@ -74,26 +66,26 @@ def exp_reduced_f64(r, t):
     return fma(expm1_reduced_f64(r), scale, scale)
 
 
-def exp_parts_f64(x, lo):
-    """exp(x + lo) for x in [-746, 0], |lo| below an ULP of x: Cody-Waite reduction."""
-    t = fma(x, LOG2E, ROUND_F64)
+def exp_neg_f32(a, limit):
+    """exp(-a) for a >= 0, infinity included; limit is -EXP_MIN. Maximal error 1.11 ULP."""
+    a = limit if limit < a else a
+    t = fma(a, LOG2E, ROUND_F32)
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, a))
+    k: int = 0x5F800000 - (bits(t) << 23)
+    scale = from_bits(k) * 5.421010862427522e-20
+    return fma(expm1_reduced_f32(-r), scale, scale)
+
+
+def exp_neg_f64(a, limit):
+    """exp(-a) for a >= 0, infinity included; limit is -EXP_MIN. Maximal error 1.03 ULP."""
+    a = limit if limit < a else a
+    t = fma(a, LOG2E, ROUND_F64)
     n = t - ROUND_F64
-    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x)) + lo
-    return exp_reduced_f64(r, t)
-
-
-def exp_neg_f32(a):
-    """exp(-a) for a >= 0, infinity included. Maximal error 1.11 ULP."""
-    x = -a
-    x = EXP_MIN_F32 if x < EXP_MIN_F32 else x
-    return exp_parts_f32(x, 0.0)
-
-
-def exp_neg_f64(a):
-    """exp(-a) for a >= 0, infinity included. Maximal error 1.01 ULP."""
-    x = -a
-    x = EXP_MIN_F64 if x < EXP_MIN_F64 else x
-    return exp_parts_f64(x, 0.0)
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, a))
+    k: int = 0x43F0000000000000 - (bits(t) << 52)
+    scale = from_bits(k) * 5.421010862427522e-20
+    return fma(expm1_reduced_f64(-r), scale, scale)
 
 
 def exp_diff_f32(x, m):
@@ -105,7 +97,10 @@ def exp_diff_f32(x, m):
     lo = small - (d - big)
     lo = lo if d > EXP_MIN_F32 else 0.0
     d = EXP_MIN_F32 if d < EXP_MIN_F32 else d
-    return exp_parts_f32(d, lo)
+    t = fma(d, LOG2E, ROUND_F32)
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, d)) + lo
+    return exp_reduced_f32(r, t)
 
 
 def exp_diff_f64(x, m):
@@ -116,7 +111,10 @@ def exp_diff_f64(x, m):
     lo = small - (d - big)
     lo = lo if d > EXP_MIN_F64 else 0.0
     d = EXP_MIN_F64 if d < EXP_MIN_F64 else d
-    return exp_parts_f64(d, lo)
+    t = fma(d, LOG2E, ROUND_F64)
+    n = t - ROUND_F64
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, d)) + lo
+    return exp_reduced_f64(r, t)
 
 
 def exp_near_f32(x, m):
@@ -147,16 +145,16 @@ def halvings_f32(m):
 
 
 def exp_scaled_f32(x, m):
-    """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 from x - m = -110 down."""
+    """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 below -110."""
     low = m - 128.0
     x = low if x < low else x
     t = fma(x, LOG2E, ROUND_F32)
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x))
-    t = t - halvings_f32(m)
     # 2^-127 has no bits set: it makes 0.
-    t = 12582785.0 if t < 12582785.0 else t
-    k: int = (bits(t) << 23) + 0x3F800000
+    lowest = halvings_f32(m) + 12582785.0
+    t = lowest if t < lowest else t
+    k: int = (bits(t - halvings_f32(m)) << 23) + 0x3F800000
     scale = from_bits(k)
     return fma(expm1_reduced_f32(r), scale, scale)
 

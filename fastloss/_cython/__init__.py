@@ -13,7 +13,6 @@ from fastloss._threads import split
 from fastloss.registry import LOSSES
 
 name = "cython"
-GRAIN = 16384  # elements that are worth a thread of their own
 LEVELS = {1: "v1", 3: "v3", 4: "v4"}
 # Per loss on the TD error: number of its formula and of its parameters.
 _TD = {
@@ -48,6 +47,7 @@ def _import():
 
 
 level, kernels = _import()
+GRAIN = kernels.THREAD_GRAIN
 SURVIVES_FORK = not kernels.OPENMP  # OpenMP's threads do not
 
 
@@ -65,32 +65,24 @@ def _run(kernel, arguments, partials, threads: int) -> bool:
     return kernel(*arguments, partials, 0, partials.size, threads)
 
 
-def quick_elementwise(facts, input, target, params, mean, grad):
-    """Loss and gradient of a small call on plain arrays, or None if this is not one; so do the next two."""
-    return kernels.quick_elementwise(facts.index, input, target, params, mean, grad, facts.target == "unit")
-
-
-quick_cross_entropy = kernels.quick_cross_entropy
-
-
-def quick_td_loss(q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad):
-    index, params = _TD[loss]
-    return kernels.quick_td_loss(
-        q,
-        actions,
-        rewards,
-        next_q,
-        terminated,
-        gamma,
-        online,
-        legal,
-        index,
-        (delta,)[:params],
-        weight,
-        mask,
-        mean,
-        grad,
+def plain_elementwise(facts, input, target, params, weight, mask, mean, grad, out):
+    """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next two."""
+    return kernels.plain_elementwise(
+        facts.index, input, target, params, weight, mask, mean, grad, out, facts.target == "unit"
     )
+
+
+plain_cross_entropy = kernels.plain_cross_entropy
+
+
+def plain_td_loss(
+    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad, out
+):
+    index, params = _TD[loss]
+    return kernels.plain_td_loss(
+        q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, mean,
+        grad, out,
+    )  # fmt: skip
 
 
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):

@@ -28,17 +28,29 @@ cdef inline void run_loop(int loss, int mode, const real* x, const real* y, cons
         (<LoopF64>_loops[loss][1][mode])(x, y, params, scale, losses, grads, hessians, n)
 
 
+cdef inline bint suspect(const real* y, Py_ssize_t n) noexcept nogil:
+    # False only if all y are in [0, 1]: their bits, as integers, are in order, and none are above those of 1.
+    cdef Py_ssize_t i
+    cdef uint32_t k = 0
+    cdef uint64_t l = 0
+    if real is float:
+        for i in range(n):
+            k |= bits_f32(y[i]) | (bits_f32(<float>1.0) - bits_f32(y[i]))
+        return k >> 31
+    else:
+        for i in range(n):
+            l |= bits_f64(y[i]) | (bits_f64(1.0) - bits_f64(y[i]))
+        return l >> 63
+
+
 cdef bint outside_unit(const real* y, const uint8_t* mask, Py_ssize_t n) noexcept nogil:
     # Whether a kept target is outside [0, 1] or NaN.
     cdef Py_ssize_t i
-    cdef int bad = 0
-    if mask == NULL:
+    if suspect(y, n):
         for i in range(n):
-            bad |= (y[i] >= <real>0.0) & (y[i] <= <real>1.0) ^ 1
-    else:
-        for i in range(n):
-            bad |= ((y[i] >= <real>0.0) & (y[i] <= <real>1.0) ^ 1) & (mask[i] != 0)
-    return bad != 0
+            if (mask == NULL or mask[i]) and not (y[i] >= <real>0.0 and y[i] <= <real>1.0):
+                return True
+    return False
 
 
 cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:

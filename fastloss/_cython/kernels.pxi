@@ -5,7 +5,7 @@
 #   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
 #   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
 #   elementwise.pxi rows.pxi (with wide.pxi and narrow.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
-#   quick.pxi                    the way for small calls on plain arrays
+#   plain.pxi                    the short way for calls on plain arrays
 #
 # A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
 # size at a fixed place, so no result depends on the number of threads.
@@ -47,6 +47,7 @@ cdef enum:
     LANES = 64      # accumulators of a sum
     NARROW = 32     # up to this many classes, rows are worked on side by side
     SPAN = 2048     # blocks between two looks at pending signals
+    GRAIN = 16384   # elements that are worth a thread of their own
 
 cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk
     F16, BF16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64
@@ -77,6 +78,7 @@ include "gather.pxi"
 
 OPENMP = bool(FASTLOSS_OPENMP)
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
+THREAD_GRAIN = <int>GRAIN
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
@@ -228,4 +230,4 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     return launch(kernel, &job, first, last, threads)
 
 
-include "quick.pxi"
+include "plain.pxi"

@@ -1,0 +1,244 @@
+# Calls on plain arrays: all checks in compiled code. Whatever is not plain (another dtype, strides, class weights,
+# outputs that overlap inputs, a bad target) returns None, and the caller takes the general way, which also raises
+# the errors. One block is computed here and now; more of them may be spread over threads.
+
+from fastloss._blocks import exact_sum
+from fastloss._threads import choose
+
+
+cdef inline bint plain(object a) noexcept:
+    return cnp.PyArray_CheckExact(a) and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a)
+
+
+cdef inline bint plain_floats(object a) noexcept:
+    if not plain(a):
+        return False
+    cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray>a)
+    return kind == cnp.NPY_FLOAT32 or kind == cnp.NPY_FLOAT64
+
+
+cdef inline bint plain_integers(object a) noexcept:
+    return plain(a) and cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(<cnp.ndarray>a))
+
+
+cdef inline bint plain_flags(object a) noexcept:
+    return plain(a) and cnp.PyTypeNum_ISBOOL(cnp.PyArray_TYPE(<cnp.ndarray>a))
+
+
+cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b, int leading) noexcept:
+    # Whether b's axes are the first ones of a, all but `leading` of them.
+    cdef int k, ndim = cnp.PyArray_NDIM(b)
+    if cnp.PyArray_NDIM(a) - leading != ndim:
+        return False
+    for k in range(ndim):
+        if cnp.PyArray_DIM(a, k) != cnp.PyArray_DIM(b, k):
+            return False
+    return True
+
+
+cdef inline bint alike(object a, cnp.ndarray like, int leading) noexcept:
+    # A plain array of the same dtype and shape (or leading shape).
+    return plain(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.PyArray_TYPE(like) and same_shape(like, a, leading)
+
+
+cdef inline cnp.ndarray empty_like(cnp.ndarray a):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+
+
+cdef inline bint apart(cnp.ndarray a, object b) noexcept:
+    # Whether b is no array or shares no memory with a; both are contiguous.
+    if b is None:
+        return True
+    cdef const char* first = <const char*>cnp.PyArray_DATA(a)
+    cdef const char* other = <const char*>cnp.PyArray_DATA(<cnp.ndarray>b)
+    return first + cnp.PyArray_NBYTES(a) <= other or other + cnp.PyArray_NBYTES(<cnp.ndarray>b) <= first
+
+
+cdef inline bint plain_output(object out, cnp.ndarray like) noexcept:
+    # An array for the gradient that is not the input itself.
+    return alike(out, like, 0) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(<cnp.ndarray>out, like)
+
+
+cdef inline bint plain_entries(cnp.ndarray x, int leading, object weight, object mask) noexcept:
+    # Weights and mask of one value per entry, or none.
+    if weight is not None and not (plain_floats(weight) and same_shape(x, weight, leading)):
+        return False
+    return mask is None or (plain_flags(mask) and same_shape(x, mask, leading))
+
+
+cdef Entries open_entries(cnp.ndarray x, Py_ssize_t n, object weight, object mask) noexcept:
+    cdef Entries e
+    e.n = n
+    e.weight = NULL if weight is None else cnp.PyArray_DATA(<cnp.ndarray>weight)
+    e.weight_code = F64 if weight is None else code_of(<cnp.ndarray>weight)
+    e.weight_run = 1
+    e.mask = <const uint8_t*>(NULL if mask is None else cnp.PyArray_DATA(<cnp.ndarray>mask))
+    e.mask_run = 1
+    e.losses = NULL
+    e.code = F32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else F64
+    return e
+
+
+cdef Py_ssize_t kept_entries(const Entries* e) noexcept nogil:
+    cdef Py_ssize_t i, kept = 0
+    if e.mask == NULL:
+        return e.n
+    for i in range(e.n):
+        kept += e.mask[i] != 0
+    return kept
+
+
+cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t size, Py_ssize_t block_size):
+    # Run a kernel over all blocks of n entries and `size` elements; the sum, or None if a target is bad.
+    cdef cnp.npy_intp blocks = (e.n + block_size - 1) // block_size
+    cdef double partial
+    cdef cnp.ndarray partials
+    cdef int threads
+    if blocks == 1:
+        e.partials = &partial
+        return None if kernel(job, 0, 1) else partial
+    partials = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
+    e.partials = <double*>cnp.PyArray_DATA(partials)
+    threads = 1 if size < 2 * GRAIN else choose(None, size, GRAIN, not FASTLOSS_OPENMP)
+    if threads > 1 and not FASTLOSS_OPENMP:
+        return None
+    return None if launch(kernel, job, 0, blocks, threads) else exact_sum(partials)
+
+
+def plain_elementwise(int loss, object x, object y, tuple params, object weight, object mask, bint mean,
+                      bint want_grad, object out, bint unit_target):
+    if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
+        return None
+    cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray>y)
+    if kind != cnp.PyArray_TYPE(<cnp.ndarray>x) and not cnp.PyTypeNum_ISINTEGER(kind) and not cnp.PyTypeNum_ISBOOL(kind):
+        return None
+    if out is not None:
+        if not want_grad or not plain_output(out, x):
+            return None
+        if not (apart(out, y) and apart(out, weight) and apart(out, mask)):
+            return None
+    cdef Py_ssize_t i, kept, n = cnp.PyArray_SIZE(<cnp.ndarray>x)
+    cdef ElementwiseJob job
+    cdef double values[MAX_PARAMS]
+    job.entries = open_entries(x, n, weight, mask)
+    kept = kept_entries(&job.entries)
+    if kept == 0:
+        return None
+    for i in range(len(params)):
+        values[i] = params[i]
+    cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+    job.entries.scale = 1.0 / kept if mean else 1.0
+    job.x = data_of(x)
+    job.y = data_of(y)
+    job.y_code = code_of(y)
+    job.params = values
+    job.grad = data_of(grad)
+    job.hess = NULL
+    job.unit_target = unit_target
+    job.loss = loss
+    job.mode = 1 if want_grad else 0
+    cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
+    cdef object total_ = run_plain(kernel, &job, &job.entries, n, BLOCK)
+    if total_ is None:
+        return None
+    return (<double>total_ / kept if mean else total_), grad
+
+
+def plain_cross_entropy(object x, object target, int64_t ignore_index, double smoothing, object weight, object mask,
+                        bint mean, bint want_grad, object out):
+    if not plain_floats(x) or not plain_integers(target) or not same_shape(x, target, 1):
+        return None
+    if not plain_entries(x, 1, weight, mask):
+        return None
+    if out is not None:
+        if not want_grad or not plain_output(out, x):
+            return None
+        if not (apart(out, target) and apart(out, weight) and apart(out, mask)):
+            return None
+    cdef RowJob job
+    cdef Py_ssize_t r, start, kept = 0, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
+    job.classes = cnp.PyArray_DIM(<cnp.ndarray>x, cnp.PyArray_NDIM(<cnp.ndarray>x) - 1)
+    if n == 0 or job.classes == 0:
+        return None
+    cdef int64_t y[SIDE]
+    job.entries = open_entries(x, n, weight, mask)
+    job.block_rows = max(1, BLOCK // job.classes)
+    job.x = data_of(x)
+    job.target = data_of(target)
+    job.target_code = code_of(target)
+    job.class_weight = NULL
+    job.weight_sum = job.classes
+    job.ignore_index = ignore_index
+    job.smoothing = smoothing
+    for start in range(0, n, SIDE):
+        if load_targets(&job, start, y, min(n - start, SIDE)):
+            return None
+        for r in range(min(n - start, SIDE)):
+            kept += y[r] >= 0
+    if kept == 0:
+        return None
+    cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+    job.entries.scale = 1.0 / kept if mean else 1.0
+    job.grad = data_of(grad)
+    cdef Kernel kernel = row_blocks_f32 if job.entries.code == F32 else row_blocks_f64
+    cdef object total_ = run_plain(kernel, &job, &job.entries, n * job.classes, job.block_rows)
+    if total_ is None:
+        return None
+    return (<double>total_ / kept if mean else total_), grad
+
+
+def plain_td_loss(object q, object actions, object rewards, object next_q, object terminated, double gamma,
+                  object online, object legal, int loss, tuple params, object weight, object mask, bint mean,
+                  bint want_grad, object out):
+    if not plain_floats(q) or cnp.PyArray_NDIM(<cnp.ndarray>q) == 0 or not alike(next_q, q, 0):
+        return None
+    if not plain_integers(actions) or not same_shape(q, actions, 1) or not alike(rewards, q, 1):
+        return None
+    if not plain_flags(terminated) or not same_shape(q, terminated, 1):
+        return None
+    if online is not None and not alike(online, q, 0):
+        return None
+    if legal is not None and not (plain_flags(legal) and same_shape(q, legal, 0)):
+        return None
+    if not plain_entries(q, 1, weight, mask):
+        return None
+    if out is not None:
+        if not want_grad or not plain_output(out, q):
+            return None
+        for other in (actions, rewards, next_q, terminated, online, legal, weight, mask):
+            if not apart(out, other):
+                return None
+    cdef TDJob job
+    cdef double values[MAX_PARAMS]
+    cdef Py_ssize_t i, kept, n = cnp.PyArray_SIZE(<cnp.ndarray>actions)
+    job.actions_count = cnp.PyArray_DIM(<cnp.ndarray>q, cnp.PyArray_NDIM(<cnp.ndarray>q) - 1)
+    if job.actions_count == 0:
+        return None
+    job.entries = open_entries(q, n, weight, mask)
+    kept = kept_entries(&job.entries)
+    if kept == 0:
+        return None
+    for i in range(len(params)):
+        values[i] = params[i]
+    cdef cnp.ndarray grad = (empty_like(q) if out is None else out) if want_grad else None
+    cdef cnp.ndarray error = empty_like(rewards)
+    job.entries.scale = 1.0 / kept if mean else 1.0
+    job.block_rows = max(1, BLOCK // job.actions_count)
+    job.q = data_of(q)
+    job.actions = data_of(actions)
+    job.actions_code = code_of(actions)
+    job.rewards = data_of(rewards)
+    job.next_q = data_of(next_q)
+    job.terminated = <const uint8_t*>data_of(terminated)
+    job.gamma = gamma
+    job.online = data_of(online)
+    job.legal = <const uint8_t*>data_of(legal)
+    job.loss = loss
+    job.params = values
+    job.grad = data_of(grad)
+    job.td_error = data_of(error)
+    cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
+    cdef object total_ = run_plain(kernel, &job, &job.entries, n * job.actions_count, job.block_rows)
+    if total_ is None:
+        return None
+    return (<double>total_ / kept if mean else total_), grad, error
