@@ -49,7 +49,7 @@ def test_one_to_eight_threads(entries, compiled):
 def test_fifty_repeats(entries, compiled):
     # On changing numbers of threads, none of which has the same work to do twice in a row.
     stored = corpus.expected(compiled)
-    for key, case, options in entries:
+    for key, case, options in entries[::2]:
         found = {corpus.digest(corpus.call(case, compiled, n_threads=1 + k % 3, **options)) for k in range(50)}
         assert found == {stored[key]}, key
 
@@ -70,9 +70,9 @@ def changed(case, options, change):
 
 
 def test_any_offset_of_the_buffers(entries, compiled):
-    for offset in range(64):
+    for offset in range(64):  # every call at a third of them, aligned and not
         found = {}
-        for key, case, options in entries[offset // 4 % 2 :: 2]:
+        for key, case, options in entries[offset % 3 :: 3]:
             at, given = changed(case, options, lambda array, by=offset: moved(array, by))
             out = {} if "hess" in options else {"out": moved(np.empty_like(case.args[0]), 63 - offset)}
             found[key] = corpus.digest(corpus.call(at, compiled, **given, **out))

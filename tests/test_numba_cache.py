@@ -76,6 +76,7 @@ def test_without_a_home(tmp_path):
     assert output(code + textwrap.dedent(SUM), root=root).split()[0] == "9.0"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
 @pytest.mark.xfail(strict=True, reason="an error while the cache is written ends the call")
 def test_a_disk_that_is_full(tmp_path):
