@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -14,10 +15,11 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a ch
 
 # Zeros that were never written are one page of memory, read over and over.
 LONG = """
-    import sys
+    import signal, sys
     import numpy as np
     import fastloss as fl
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
     backend, kind, n_threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     n, rest = 10**9, {"grad": False, "backend": backend, "n_threads": n_threads}
 
@@ -46,6 +48,8 @@ def delay(*arguments):
     """Seconds from SIGINT to the KeyboardInterrupt of a process that is inside a call of 10^9 elements."""
     command = [sys.executable, "-P", "-c", textwrap.dedent(LONG), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        limit = threading.Timer(120, process.kill)
+        limit.start()
         try:
             assert process.stdout.readline() == "ready\n"
             time.sleep(0.1)
@@ -54,6 +58,7 @@ def delay(*arguments):
             assert process.stdout.readline() == "interrupted\n"
             return time.monotonic() - start
         finally:
+            limit.cancel()
             process.kill()
 
 

@@ -94,15 +94,15 @@ def test_all_names_exist_and_are_documented():
 
 
 def documented(name):
-    return getattr(fl, name).__doc__
+    return inspect.getdoc(getattr(fl, name))  # the same indentation in every version of Python
 
 
 def test_docstrings_name_every_parameter(loss):
     text = documented(loss)
     for name in inspect.signature(getattr(fl, loss)).parameters:
-        assert f"    {name} : " in text or f"    {name}, " in text or f", {name} : " in text, name
+        assert f"\n{name} : " in text or f"\n{name}, " in text or f", {name} : " in text, name
     for section in ("Parameters", "Returns", "Raises", "Notes", "Examples"):
-        assert f"{section}\n    ---" in text, section
+        assert f"{section}\n---" in text, section
 
 
 def test_annotations_resolve(loss):
