@@ -1,37 +1,40 @@
 # Cross-entropy of few classes: rows side by side, one class after the other, so that every loop runs over rows.
 
-cdef void rows_to_sides(const real* source, real* x, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
-    # Transpose, eight rows at a time: an inner loop of fixed length is unrolled and its stores are merged.
-    cdef Py_ssize_t r, k, j, whole = n - n % 8
-    for r in range(0, whole, 8):
-        for k in range(c):
-            for j in range(8):
-                x[k * SIDE + r + j] = source[(r + j) * c + k]
-    for r in range(whole, n):
-        for k in range(c):
-            x[k * SIDE + r] = source[r * c + k]
+cdef extern from "transpose.h" nogil:
+    void tile4_f32(const float* a, Py_ssize_t lda, float* b, Py_ssize_t ldb)
+    void tile8_f32(const float* a, Py_ssize_t lda, float* b, Py_ssize_t ldb)
+    void tile4_f64(const double* a, Py_ssize_t lda, double* b, Py_ssize_t ldb)
 
 
-cdef void sides_to_rows(const real* x, real* out, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t r, k, j, whole = n - n % 8
-    for r in range(0, whole, 8):
-        for k in range(c):
-            for j in range(8):
-                out[(r + j) * c + k] = x[k * SIDE + r + j]
-    for r in range(whole, n):
-        for k in range(c):
-            out[r * c + k] = x[k * SIDE + r]
+cdef inline void tile(const real* a, Py_ssize_t lda, real* b, Py_ssize_t ldb, bint wide) noexcept nogil:
+    if real is double:
+        tile4_f64(a, lda, b, ldb)
+    elif wide:
+        tile8_f32(a, lda, b, ldb)
+    else:
+        tile4_f32(a, lda, b, ldb)
 
 
-cdef void side_maxima(const real* x, real* m, real* top, real k, Py_ssize_t n) noexcept nogil:
+cdef void transpose(const real* a, Py_ssize_t lda, real* b, Py_ssize_t ldb, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    # b[j, i] = a[i, j] in square tiles; the last ones overlap those before, so that nothing beyond is touched.
+    cdef bint wide = real is float and rows >= 8 and columns >= 8
+    cdef Py_ssize_t i, j, p, q, size = 8 if wide else 4
+    if rows < 4 or columns < 4:
+        for j in range(columns):
+            for i in range(rows):
+                b[j * ldb + i] = a[i * lda + j]
+        return
+    for i in range((rows + size - 1) // size):
+        p = min(i * size, rows - size)
+        for j in range((columns + size - 1) // size):
+            q = min(j * size, columns - size)
+            tile(a + p * lda + q, lda, b + q * ldb + p, ldb, wide)
+
+
+cdef void side_maxima(const real* x, real* m, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t r
-    cdef real v, old, t
     for r in range(n):
-        v = x[r]
-        old = m[r]
-        t = top[r]
-        top[r] = k if v > old else t
-        m[r] = v if v > old else old
+        m[r] = larger(x[r], m[r])
 
 
 cdef inline real exp_beside(real x, real m, bint near) noexcept nogil:
@@ -41,33 +44,57 @@ cdef inline real exp_beside(real x, real m, bint near) noexcept nogil:
         return exp_near_f64(x, m) if near or abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
 
 
-cdef inline void side_add(real e, double* s, double* lost) noexcept nogil:
-    # Add e; for float64 with what the addition rounds away (two-sum), which would use up the loss's ULPs.
-    cdef double old, new, part
-    if real is float:
-        s[0] = s[0] + <double>e
-    else:
-        old = s[0]
-        new = old + e
-        part = new - old
-        lost[0] = lost[0] + ((old - (new - part)) + (e - part))
-        s[0] = new
-
-
-cdef void side_exp(real* x, const real* m, const real* top, real k, double* s, double* lost, bint near, Py_ssize_t n) noexcept nogil:
-    # One class of all rows: x becomes e, s grows by it except where the class is the row's maximum.
+cdef void side_exp(real* x, const real* m, bint near, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t r
-    cdef real e
     if near:
         for r in range(n):
-            e = exp_beside(x[r], m[r], True)
-            x[r] = e
-            side_add(<real>0.0 if top[r] == k else e, s + r, lost + r)
+            x[r] = exp_beside(x[r], m[r], True)
     else:
         for r in range(n):
-            e = exp_beside(x[r], m[r], False)
-            x[r] = e
-            side_add(<real>0.0 if top[r] == k else e, s + r, lost + r)
+            x[r] = exp_beside(x[r], m[r], False)
+
+
+cdef inline real below_one(real e) noexcept nogil:
+    return <real>0.0 if e == <real>1.0 else e
+
+
+cdef inline real is_one(real e) noexcept nogil:
+    return <real>1.0 if e == <real>1.0 else <real>0.0
+
+
+cdef void side_sums(const real* e, double* s, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
+    # Sums of e without one maximum per row, whose e is 1: values below 1 and the number of maxima apart. float32 in
+    # fours, as in wide.pxi; float64 with what each addition rounds away (two-sum), which would use up the loss's ULPs.
+    cdef Py_ssize_t r, k, whole = c - c % 4
+    cdef const real* v
+    cdef double old, new, part, term
+    cdef double lost[SIDE]
+    cdef real ones[SIDE]
+    for r in range(n):
+        ones[r] = <real>-1.0
+        lost[r] = 0.0
+    if real is float:
+        for k in range(0, whole, 4):
+            v = e + k * SIDE
+            for r in range(n):
+                s[r] = s[r] + <double>((below_one(v[r]) + below_one(v[SIDE + r])) + (below_one(v[2 * SIDE + r]) + below_one(v[3 * SIDE + r])))
+                ones[r] = ones[r] + ((is_one(v[r]) + is_one(v[SIDE + r])) + (is_one(v[2 * SIDE + r]) + is_one(v[3 * SIDE + r])))
+        for k in range(whole, c):
+            for r in range(n):
+                s[r] = s[r] + <double>below_one(e[k * SIDE + r])
+                ones[r] = ones[r] + is_one(e[k * SIDE + r])
+    else:
+        for k in range(c):
+            for r in range(n):
+                term = below_one(e[k * SIDE + r])
+                ones[r] = ones[r] + is_one(e[k * SIDE + r])
+                old = s[r]
+                new = old + term
+                part = new - old
+                lost[r] = lost[r] + ((old - (new - part)) + (term - part))
+                s[r] = new
+    for r in range(n):
+        s[r] = s[r] + (lost[r] + <double>ones[r])
 
 
 cdef void side_smoothing(double* sums, const real* x, const real* m, double w, Py_ssize_t n) noexcept nogil:
@@ -76,10 +103,10 @@ cdef void side_smoothing(double* sums, const real* x, const real* m, double w, P
         sums[r] = sums[r] + (<double>m[r] - <double>x[r]) * w
 
 
-cdef void side_scale(real* e, const double* factor, Py_ssize_t n) noexcept nogil:
+cdef void side_scale(real* e, const real* factor, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t r
     for r in range(n):
-        e[r] = e[r] * <real>factor[r]
+        e[r] = e[r] * factor[r]
 
 
 cdef void side_smooth_scale(real* e, const double* factor, const double* scale, double shift, Py_ssize_t n) noexcept nogil:
@@ -102,16 +129,17 @@ cdef real side_limit(real* x, Py_ssize_t c) noexcept nogil:
 
 
 cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded, const real* _) noexcept nogil:
-    # Rows first to first + n, transposed so that every loop runs over rows.
+    # Rows first to first + n. The gradient may be written over the logits.
     cdef Code code = job.entries.code
-    cdef Py_ssize_t c = job.classes, base = first * c, r, k, y
+    cdef Py_ssize_t c = job.classes, base = first * c, r, k
     cdef bint native = is_native(code, _)
-    cdef int outside = 0
+    cdef int outside = 0, masked = 0
     cdef double v = job.smoothing / <double>c
     cdef real flat[NARROW * SIDE]
     cdef real x[NARROW * SIDE]
     cdef real m[SIDE]
-    cdef real top[SIDE]
+    cdef Py_ssize_t at[SIDE]        # where in x the target's logit is
+    cdef real factor[SIDE]
     cdef const real* source = <const real*>job.x + base
     cdef real* out
     if not native:
@@ -119,49 +147,53 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
         source = flat
     for r in range(padded):
         m[r] = <real>-INFINITY
-        top[r] = <real>-1.0
-    rows_to_sides(source, x, c, n)
+        masked |= side.y[r] < 0
+    transpose(source, c, x, SIDE, n, c)
+    if masked:  # nothing of a masked row may be looked at, and rows beyond the last count as masked
+        for r in range(padded):
+            if side.y[r] < 0:
+                for k in range(c):
+                    x[k * SIDE + r] = <real>0.0
     for k in range(c):
-        for r in range(n, padded):
-            x[k * SIDE + r] = <real>0.0
-    for r in range(n):
-        if side.y[r] < 0:   # masked: nothing of it may be looked at
-            for k in range(c):
-                x[k * SIDE + r] = <real>0.0
-    for k in range(c):
-        side_maxima(x + k * SIDE, m, top, <real>k, padded)
+        side_maxima(x + k * SIDE, m, padded)
     for r in range(padded):
-        outside |= (m[r] >= <real>NEAR) | (m[r] <= -<real>NEAR) | (m[r] != m[r])
+        outside |= not abs_f64(m[r]) < <double>NEAR
     if outside:
         for r in range(n):
             if m[r] == <real>INFINITY:
                 m[r] = side_limit(x + r, c)
     for r in range(padded):
-        side.gap[r] = <double>m[r] - <double>x[max(side.y[r], 0) * SIDE + r]
+        at[r] = max(side.y[r], 0) * SIDE + r
+    for r in range(padded):
+        side.gap[r] = <double>m[r] - <double>x[at[r]]
     if v != 0.0:
         for k in range(c):
             if class_weight_of(job, k) != 0.0:
                 side_smoothing(side.smooth, x + k * SIDE, m, class_weight_of(job, k), padded)
     for k in range(c):
-        side_exp(x + k * SIDE, m, top, <real>k, side.s, side.lost, not outside, padded)
+        side_exp(x + k * SIDE, m, not outside, padded)
+    side_sums(x, side.s, c, padded)
     for r in range(padded):
-        side.s[r] = side.s[r] + side.lost[r]
-    for r in range(padded):
-        y = max(side.y[r], 0)
-        side.own[r] = x[y * SIDE + r]
-        side.others[r] = side.s[r] if top[r] == <real>y else (1.0 + side.s[r]) - side.own[r]
+        side.own[r] = x[at[r]]
     finish_sides(job, side, padded)
     if job.grad == NULL:
         return
-    for k in range(c):
-        if v != 0.0:
+    if v == 0.0:
+        for r in range(padded):
+            factor[r] = <real>side.factor[r]
+        for k in range(c):
+            side_scale(x + k * SIDE, factor, padded)
+    else:
+        for k in range(c):
             side_smooth_scale(x + k * SIDE, side.factor, side.scale, v * class_weight_of(job, k), padded)
-        else:
-            side_scale(x + k * SIDE, side.factor, padded)
     for r in range(n):
-        if side.y[r] >= 0:
-            x[side.y[r] * SIDE + r] = <real>side.g_y[r]
+        x[at[r]] = <real>side.g_y[r]
+    if masked:
+        for r in range(n):
+            if side.y[r] < 0:
+                for k in range(c):
+                    x[k * SIDE + r] = <real>0.0
     out = <real*>job.grad + base if native else flat
-    sides_to_rows(x, out, c, n)
+    transpose(x, SIDE, out, c, c, n)
     if not native:
         store(code, flat, job.grad, base, n * c)

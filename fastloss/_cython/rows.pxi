@@ -36,7 +36,6 @@ cdef struct Side:
     double weight[SIDE]     # of the row
     double scale[SIDE]      # of its gradient, the row's weight included
     double s[SIDE]
-    double lost[SIDE]       # what rounding took from s
     double smooth[SIDE]     # sum of w_k (m - x_k)
     double gap[SIDE]        # m - x_y
     double own[SIDE]        # e_y
@@ -91,11 +90,36 @@ cdef bint open_sides(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t
             side.w_y[r] = 1.0
     for r in range(padded):
         side.s[r] = 0.0
-        side.lost[r] = 0.0
         side.smooth[r] = 0.0
         side.u[r] = (1.0 - job.smoothing) * side.w_y[r]
         side.scale[r] = job.entries.scale * side.weight[r]
     return bad
+
+
+cdef inline real larger(real v, real m) noexcept nogil:
+    return v if v > m else m
+
+
+cdef real limit_maximum(const RowJob* job, Py_ssize_t i, const real* _) noexcept nogil:
+    # Maximum of the row that stands for one with +inf in it: 0, or NaN if there is no limit.
+    cdef Py_ssize_t k, c = job.classes, count = 0
+    cdef bint nan = False
+    cdef real v
+    for k in range(c):
+        load(job.entries.code, job.x, i * c + k, &v, 1)
+        nan |= v != v
+        count += v == <real>INFINITY
+    return <real>NAN if nan or count != 1 else <real>0.0
+
+
+cdef void to_limit(real* x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        x[i] = <real>0.0 if x[i] == <real>INFINITY else <real>-INFINITY
+
+
+cdef inline double smoothing_term(double m, double x, double w) noexcept nogil:
+    return (m - x) * w if w != 0.0 else 0.0
 
 
 cdef void finish_sides(const RowJob* job, Side* side, Py_ssize_t n) noexcept nogil:
@@ -107,6 +131,8 @@ cdef void finish_sides(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
             side.gap[r] = 0.0 if side.u[r] == 0.0 and side.gap[r] == INFINITY else side.gap[r]
     for r in range(n):
         side.losses[r] = log1p_f64(side.s[r])
+        # S - e_y; with the target at the maximum s itself.
+        side.others[r] = side.s[r] if side.gap[r] == 0.0 else (1.0 + side.s[r]) - side.own[r]
     for r in range(n):
         total_ = 1.0 + side.s[r]
         log = side.losses[r]

@@ -14,10 +14,6 @@ cdef void zero_row(const RowJob* job, Py_ssize_t i) noexcept nogil:
         memset(<char*>job.grad + i * job.classes * size, 0, job.classes * size)
 
 
-cdef inline real larger(real v, real m) noexcept nogil:
-    return v if v > m else m
-
-
 cdef void add_maxima(real* lanes, const real* x, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i, j
     cdef const real* v
@@ -107,10 +103,6 @@ cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept 
         add_lanes(lanes, e + quads * 4 * LANES, n - quads * 4 * LANES)
 
 
-cdef inline double smoothing_term(double m, double x, double w) noexcept nogil:
-    return (m - x) * w if w != 0.0 else 0.0
-
-
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
     # Add w_k (m - x_k), classes of weight 0 left out.
     cdef Py_ssize_t i, j, at, rows = n // LANES
@@ -162,24 +154,6 @@ cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const re
             m = v
             top[0] = start + position(lanes, x, v, n)
     return m
-
-
-cdef real limit_maximum(const RowJob* job, Py_ssize_t i, const real* _) noexcept nogil:
-    # Maximum of the row that stands for one with +inf in it: 0, or NaN if there is no limit.
-    cdef Py_ssize_t k, c = job.classes, count = 0
-    cdef bint nan = False
-    cdef real v
-    for k in range(c):
-        load(job.entries.code, job.x, i * c + k, &v, 1)
-        nan |= v != v
-        count += v == <real>INFINITY
-    return <real>NAN if nan or count != 1 else <real>0.0
-
-
-cdef void to_limit(real* x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        x[i] = <real>0.0 if x[i] == <real>INFINITY else <real>-INFINITY
 
 
 cdef inline void fetch(const real* p, Py_ssize_t n) noexcept nogil:
@@ -271,7 +245,6 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
         side.gap[r] = <double>m[r] - <double>x_y[r]
         side.s[r] = side.s[r] / unit[r]
         side.own[r] = <double>exp_below(x_y[r], m[r]) / unit[r]
-        side.others[r] = side.s[r] if x_y[r] == m[r] else (1.0 + side.s[r]) - side.own[r]
     finish_sides(job, side, padded)
     if job.grad == NULL:
         return

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
-from fastloss._numba._jit import by_type, inline, kernel
+from fastloss._numba._jit import by_type, f32, inline, kernel
 from fastloss._numba.blocks import add_lanes, clear, results, store, store_converted, total, view
 from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64
 from fastloss._numba.rows import (
@@ -15,10 +15,10 @@ from fastloss._numba.rows import (
     LOST,
     NAN,
     NEAR,
-    OTHERS,
     OWN,
     SCALE,
     SMOOTH,
+    TOP,
     S,
     Y,
     drop_masked,
@@ -29,53 +29,68 @@ from fastloss._numba.rows import (
     sum_of_weights,
     weight_of,
 )  # fmt: skip
+from fastloss._numba.tiles import transpose
 
-ROOM = 2 * NARROW * SIDE + 2 * SIDE  # elements of work that the kernel needs
+ROOM = 2 * NARROW * SIDE + 3 * SIDE  # elements of work that the kernel needs
 
 exp_diff = by_type(exp_diff_f32, exp_diff_f64)
 exp_near = by_type(exp_near_f32, exp_near_f64)
 
 
 @inline
-def side_maxima(x, m, top, k):
+def side_maxima(x, m):
     for r in range(x.size):
-        v, old, t = x[r], m[r], top[r]
-        top[r] = k if v > old else t
-        m[r] = v if v > old else old
+        m[r] = x[r] if x[r] > m[r] else m[r]
 
 
 @inline
-def side_add_f32(e, s, lost, r):
-    s[r] = s[r] + np.float64(e)
-
-
-@inline
-def side_add_f64(e, s, lost, r):
-    """Add e with what the addition rounds away (two-sum), which would use up the loss's ULPs."""
-    old = s[r]
-    new = old + e
-    part = new - old
-    lost[r] = lost[r] + ((old - (new - part)) + (e - part))
-    s[r] = new
-
-
-side_add = by_type(side_add_f32, side_add_f64)
-
-
-@inline
-def side_exp(x, m, top, k, s, lost, near):
-    """One class of all rows: x becomes e, s grows by it except where the class is the row's maximum."""
-    zero = x.dtype.type(0.0)
+def side_exp(x, m, near):
     if near:
         for r in range(x.size):
-            e = exp_near(x[r], m[r])
-            x[r] = e
-            side_add(zero if top[r] == k else e, s, lost, r)
+            x[r] = exp_near(x[r], m[r])
     else:
         for r in range(x.size):
-            e = exp_near(x[r], m[r]) if abs(m[r]) < NEAR else exp_diff(x[r], m[r])
-            x[r] = e
-            side_add(zero if top[r] == k else e, s, lost, r)
+            x[r] = exp_near(x[r], m[r]) if abs(m[r]) < NEAR else exp_diff(x[r], m[r])
+
+
+@inline
+def side_sums_f32(e, s, ones, lost, c):
+    """Sums of e without one maximum per row, whose e is 1: values below 1 and the number of maxima apart."""
+    n, whole = s.size, c - c % 4
+    zero, one = f32(0.0), f32(1.0)
+    for k in range(0, whole, 4):
+        e0, e1 = e[k * SIDE : k * SIDE + n], e[(k + 1) * SIDE : (k + 1) * SIDE + n]
+        e2, e3 = e[(k + 2) * SIDE : (k + 2) * SIDE + n], e[(k + 3) * SIDE : (k + 3) * SIDE + n]
+        for r in range(n):
+            a, b = zero if e0[r] == one else e0[r], zero if e1[r] == one else e1[r]
+            p, q = zero if e2[r] == one else e2[r], zero if e3[r] == one else e3[r]
+            s[r] = s[r] + np.float64((a + b) + (p + q))
+            a, b = one if e0[r] == one else zero, one if e1[r] == one else zero
+            p, q = one if e2[r] == one else zero, one if e3[r] == one else zero
+            ones[r] = ones[r] + ((a + b) + (p + q))
+    for k in range(whole, c):
+        part = e[k * SIDE : k * SIDE + n]
+        for r in range(n):
+            s[r] = s[r] + np.float64(zero if part[r] == one else part[r])
+            ones[r] = ones[r] + (one if part[r] == one else zero)
+
+
+@inline
+def side_sums_f64(e, s, ones, lost, c):
+    """With what each addition rounds away (two-sum), which would use up the loss's ULPs."""
+    for k in range(c):
+        values = e[k * SIDE : k * SIDE + s.size]
+        for r in range(s.size):
+            term = 0.0 if values[r] == 1.0 else values[r]
+            ones[r] = ones[r] + (1.0 if values[r] == 1.0 else 0.0)
+            old = s[r]
+            new = old + term
+            part = new - old
+            lost[r] = lost[r] + ((old - (new - part)) + (term - part))
+            s[r] = new
+
+
+side_sums = by_type(side_sums_f32, side_sums_f64)
 
 
 @inline
@@ -87,7 +102,7 @@ def side_smoothing(sums, x, m, w):
 @inline
 def side_scale(e, factor):
     for r in range(e.size):
-        e[r] = e[r] * e.dtype.type(factor[r])
+        e[r] = e[r] * factor[r]
 
 
 @inline
@@ -110,31 +125,29 @@ def side_limit(x, c):
 
 @inline
 def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, work, room):
-    """Rows first to first + n, transposed so that every loop runs over rows."""
+    """Rows first to first + n."""
     base = first * c
-    xt, flat, real = work[: c * SIDE], work[NARROW * SIDE : NARROW * SIDE + n * c], work[2 * NARROW * SIDE :]
-    m, top = real[:padded], real[SIDE : SIDE + padded]
-    y, s, lost, smooth = (
-        indices(room, Y, padded),
-        side(room, S, padded),
-        side(room, LOST, padded),
-        side(room, SMOOTH, padded),
-    )
-    gap, own, others = side(room, GAP, padded), side(room, OWN, padded), side(room, OTHERS, padded)
+    xt, flat, real = work[: NARROW * SIDE], work[NARROW * SIDE : NARROW * SIDE + n * c], work[2 * NARROW * SIDE :]
+    m, ones, factor = real[:padded], real[SIDE : SIDE + padded], real[2 * SIDE : 2 * SIDE + padded]
+    y, at = indices(room, Y, padded), indices(room, TOP, padded)
+    s, lost, smooth = side(room, S, padded), side(room, LOST, padded), side(room, SMOOTH, padded)
+    gap, own = side(room, GAP, padded), side(room, OWN, padded)
     source = view(x, base, base + n * c, flat)
     zero, v = work.dtype.type(0.0), smoothing / np.float64(c)
+    masked = False
     for r in range(padded):
         m[r] = -INFINITY
-        top[r] = -1.0
-        if y[r] >= 0:
-            row = source[r * c : (r + 1) * c]
-            for k in range(c):
-                xt[k * SIDE + r] = row[k]
-        else:  # masked: nothing of it may be looked at
-            for k in range(c):
-                xt[k * SIDE + r] = zero
+        ones[r] = -1.0
+        lost[r] = 0.0
+        masked |= y[r] < 0
+    transpose(source, c, xt, SIDE, n, c)
+    if masked:  # nothing of a masked row may be looked at, and rows beyond the last count as masked
+        for r in range(padded):
+            if y[r] < 0:
+                for k in range(c):
+                    xt[k * SIDE + r] = zero
     for k in range(c):
-        side_maxima(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k))
+        side_maxima(xt[k * SIDE : k * SIDE + padded], m)
     near = True
     for r in range(padded):
         near &= abs(m[r]) < NEAR
@@ -143,37 +156,40 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
             if m[r] == INFINITY:
                 m[r] = side_limit(xt[r:], c)
     for r in range(padded):
-        gap[r] = np.float64(m[r]) - np.float64(xt[max(y[r], 0) * SIDE + r])
+        at[r] = max(y[r], 0) * SIDE + r
+        gap[r] = np.float64(m[r]) - np.float64(xt[at[r]])
     if v != 0.0:
         for k in range(c):
             w = weight_of(class_weight, k)
             if w != 0.0:
                 side_smoothing(smooth, xt[k * SIDE : k * SIDE + padded], m, w)
     for k in range(c):
-        side_exp(xt[k * SIDE : k * SIDE + padded], m, top, work.dtype.type(k), s, lost, near)
+        side_exp(xt[k * SIDE : k * SIDE + padded], m, near)
+    side_sums(xt, s, ones, lost, c)
     for r in range(padded):
-        s[r] = s[r] + lost[r]
-    for r in range(padded):
-        k = max(y[r], 0)
-        own[r] = xt[k * SIDE + r]
-        others[r] = s[r] if top[r] == work.dtype.type(k) else (1.0 + s[r]) - own[r]
+        s[r] = s[r] + (lost[r] + np.float64(ones[r]))
+        own[r] = xt[at[r]]
     finish_sides(room, padded, c, smoothing, w_sum)
     if grad.size == 0:
         return
-    factor, g_y, scales = side(room, FACTOR, padded), side(room, G_Y, padded), side(room, SCALE, padded)
+    factors, g_y, scales = side(room, FACTOR, padded), side(room, G_Y, padded), side(room, SCALE, padded)
+    for r in range(padded):
+        factor[r] = factors[r]
     for k in range(c):
         column = xt[k * SIDE : k * SIDE + padded]
         if v != 0.0:
-            side_smooth_scale(column, factor, scales, v * weight_of(class_weight, k))
+            side_smooth_scale(column, factors, scales, v * weight_of(class_weight, k))
         else:
             side_scale(column, factor)
-    out = results(grad, base, base + n * c, flat)
     for r in range(n):
-        if y[r] >= 0:
-            xt[y[r] * SIDE + r] = g_y[r]
-        row = out[r * c : (r + 1) * c]
-        for k in range(c):
-            row[k] = xt[k * SIDE + r]
+        xt[at[r]] = g_y[r]
+    if masked:
+        for r in range(n):
+            if y[r] < 0:
+                for k in range(c):
+                    xt[k * SIDE + r] = zero
+    out = results(grad, base, base + n * c, flat)
+    transpose(xt, SIDE, out, c, c, n)
     store_converted(out, grad, base)
 
 

@@ -106,6 +106,8 @@ def finish_sides(room, n, classes, smoothing, w_sum):
         gap[r] = 0.0 if (u[r] == 0.0) & (gap[r] == INFINITY) else gap[r]
     for r in range(n):
         losses[r] = log1p_f64(s[r])
+        # S - e_y; with the target at the maximum s itself.
+        others[r] = s[r] if gap[r] == 0.0 else (1.0 + s[r]) - own[r]
     for r in range(n):
         sums = 1.0 + s[r]
         log = losses[r]

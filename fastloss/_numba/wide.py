@@ -34,7 +34,6 @@ from fastloss._numba.rows import (
     LOSS,
     NAN,
     NEAR,
-    OTHERS,
     OWN,
     SCALE,
     SMOOTH,
@@ -282,7 +281,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         side(room, S, padded),
         side(room, UNIT, padded),
     )
-    gap, own, others = side(room, GAP, padded), side(room, OWN, padded), side(room, OTHERS, padded)
+    gap, own = side(room, GAP, padded), side(room, OWN, padded)
     smooth = side(room, SMOOTH, padded)
     zero, v = work.dtype.type(0.0), smoothing / np.float64(c)
     for r in range(padded):
@@ -327,7 +326,6 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         gap[r] = np.float64(m[r]) - np.float64(x_y[r])
         s[r] = s[r] / unit[r]
         own[r] = np.float64(exp_below(x_y[r], m[r])) / unit[r]
-        others[r] = s[r] if x_y[r] == m[r] else (1.0 + s[r]) - own[r]
     finish_sides(room, padded, c, smoothing, w_sum)
     if grad.size == 0:
         return
