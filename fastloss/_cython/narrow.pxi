@@ -31,10 +31,24 @@ cdef void transpose(const real* a, Py_ssize_t lda, real* b, Py_ssize_t ldb, Py_s
             tile(a + p * lda + q, lda, b + q * ldb + p, ldb, wide)
 
 
-cdef void side_maxima(const real* x, real* m, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t r
-    for r in range(n):
-        m[r] = larger(x[r], m[r])
+cdef void side_maxima(const real* x, real* m, real* beside, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
+    # Four classes at a time, the last of them several times over: a maximum does not mind. The results are also
+    # written beside each class's values.
+    cdef Py_ssize_t r, k
+    cdef const real* v
+    cdef const real* w
+    cdef const real* y
+    cdef const real* z
+    for k in range(0, c, 4):
+        v = x + k * n
+        w = x + min(k + 1, c - 1) * n
+        y = x + min(k + 2, c - 1) * n
+        z = x + min(k + 3, c - 1) * n
+        for r in range(n):
+            m[r] = larger(z[r], larger(y[r], larger(w[r], larger(v[r], m[r]))))
+    for k in range(c):
+        for r in range(n):
+            beside[k * n + r] = m[r]
 
 
 cdef inline real exp_beside(real x, real m, bint near) noexcept nogil:
@@ -44,14 +58,15 @@ cdef inline real exp_beside(real x, real m, bint near) noexcept nogil:
         return exp_near_f64(x, m) if near or abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
 
 
-cdef void side_exp(real* x, const real* m, bint near, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t r
+cdef void side_exp(real* x, const real* beside, bint near, Py_ssize_t n) noexcept nogil:
+    # All classes in one long loop.
+    cdef Py_ssize_t i
     if near:
-        for r in range(n):
-            x[r] = exp_beside(x[r], m[r], True)
+        for i in range(n):
+            x[i] = exp_beside(x[i], beside[i], True)
     else:
-        for r in range(n):
-            x[r] = exp_beside(x[r], m[r], False)
+        for i in range(n):
+            x[i] = exp_beside(x[i], beside[i], False)
 
 
 cdef inline real below_one(real e) noexcept nogil:
@@ -75,19 +90,19 @@ cdef void side_sums(const real* e, double* s, Py_ssize_t c, Py_ssize_t n) noexce
         lost[r] = 0.0
     if real is float:
         for k in range(0, whole, 4):
-            v = e + k * SIDE
+            v = e + k * n
             for r in range(n):
-                s[r] = s[r] + <double>((below_one(v[r]) + below_one(v[SIDE + r])) + (below_one(v[2 * SIDE + r]) + below_one(v[3 * SIDE + r])))
-                ones[r] = ones[r] + ((is_one(v[r]) + is_one(v[SIDE + r])) + (is_one(v[2 * SIDE + r]) + is_one(v[3 * SIDE + r])))
+                s[r] = s[r] + <double>((below_one(v[r]) + below_one(v[n + r])) + (below_one(v[2 * n + r]) + below_one(v[3 * n + r])))
+                ones[r] = ones[r] + ((is_one(v[r]) + is_one(v[n + r])) + (is_one(v[2 * n + r]) + is_one(v[3 * n + r])))
         for k in range(whole, c):
             for r in range(n):
-                s[r] = s[r] + <double>below_one(e[k * SIDE + r])
-                ones[r] = ones[r] + is_one(e[k * SIDE + r])
+                s[r] = s[r] + <double>below_one(e[k * n + r])
+                ones[r] = ones[r] + is_one(e[k * n + r])
     else:
         for k in range(c):
             for r in range(n):
-                term = below_one(e[k * SIDE + r])
-                ones[r] = ones[r] + is_one(e[k * SIDE + r])
+                term = below_one(e[k * n + r])
+                ones[r] = ones[r] + is_one(e[k * n + r])
                 old = s[r]
                 new = old + term
                 part = new - old
@@ -115,16 +130,16 @@ cdef void side_smooth_scale(real* e, const double* factor, const double* scale, 
         e[r] = <real>(<double>e[r] * factor[r] - scale[r] * shift)
 
 
-cdef real side_limit(real* x, Py_ssize_t c) noexcept nogil:
+cdef real side_limit(real* x, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
     # Turn one row's logits, +inf among them, into those that it stands for. Returns the maximum.
     cdef Py_ssize_t k, count = 0
     cdef bint nan = False
     cdef real v
     for k in range(c):
-        v = x[k * SIDE]
+        v = x[k * n]
         nan |= v != v
         count += v == <real>INFINITY
-        x[k * SIDE] = <real>0.0 if v == <real>INFINITY else <real>-INFINITY
+        x[k * n] = <real>0.0 if v == <real>INFINITY else <real>-INFINITY
     return <real>NAN if nan or count != 1 else <real>0.0
 
 
@@ -136,7 +151,8 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     cdef int outside = 0, masked = 0
     cdef double v = job.smoothing / <double>c
     cdef real flat[NARROW * SIDE]
-    cdef real x[NARROW * SIDE]
+    cdef real x[NARROW * SIDE]      # class by class, padded values each
+    cdef real beside[NARROW * SIDE]
     cdef real m[SIDE]
     cdef Py_ssize_t at[SIDE]        # where in x the target's logit is
     cdef real factor[SIDE]
@@ -148,30 +164,30 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     for r in range(padded):
         m[r] = <real>-INFINITY
         masked |= side.y[r] < 0
-    transpose(source, c, x, SIDE, n, c)
+    transpose(source, c, x, padded, n, c)
     if masked:  # nothing of a masked row may be looked at, and rows beyond the last count as masked
         for r in range(padded):
             if side.y[r] < 0:
                 for k in range(c):
-                    x[k * SIDE + r] = <real>0.0
-    for k in range(c):
-        side_maxima(x + k * SIDE, m, padded)
+                    x[k * padded + r] = <real>0.0
+    side_maxima(x, m, beside, c, padded)
     for r in range(padded):
         outside |= not abs_f64(m[r]) < <double>NEAR
     if outside:
         for r in range(n):
             if m[r] == <real>INFINITY:
-                m[r] = side_limit(x + r, c)
+                m[r] = side_limit(x + r, c, padded)
+                for k in range(c):
+                    beside[k * padded + r] = m[r]
     for r in range(padded):
-        at[r] = max(side.y[r], 0) * SIDE + r
+        at[r] = max(side.y[r], 0) * padded + r
     for r in range(padded):
         side.gap[r] = <double>m[r] - <double>x[at[r]]
     if v != 0.0:
         for k in range(c):
             if class_weight_of(job, k) != 0.0:
-                side_smoothing(side.smooth, x + k * SIDE, m, class_weight_of(job, k), padded)
-    for k in range(c):
-        side_exp(x + k * SIDE, m, not outside, padded)
+                side_smoothing(side.smooth, x + k * padded, m, class_weight_of(job, k), padded)
+    side_exp(x, beside, not outside, c * padded)
     side_sums(x, side.s, c, padded)
     for r in range(padded):
         side.own[r] = x[at[r]]
@@ -182,18 +198,18 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
         for r in range(padded):
             factor[r] = <real>side.factor[r]
         for k in range(c):
-            side_scale(x + k * SIDE, factor, padded)
+            side_scale(x + k * padded, factor, padded)
     else:
         for k in range(c):
-            side_smooth_scale(x + k * SIDE, side.factor, side.scale, v * class_weight_of(job, k), padded)
+            side_smooth_scale(x + k * padded, side.factor, side.scale, v * class_weight_of(job, k), padded)
     for r in range(n):
         x[at[r]] = <real>side.g_y[r]
     if masked:
         for r in range(n):
             if side.y[r] < 0:
                 for k in range(c):
-                    x[k * SIDE + r] = <real>0.0
+                    x[k * padded + r] = <real>0.0
     out = <real*>job.grad + base if native else flat
-    transpose(x, SIDE, out, c, c, n)
+    transpose(x, padded, out, c, c, n)
     if not native:
         store(code, flat, job.grad, base, n * c)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, overload
 
-__all__ = ["bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
+__all__ = ["bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
@@ -66,6 +66,18 @@ def fma(typingctx, a, b, c):
         return builder.fma(*arguments)
 
     return a(a, a, a), generate
+
+
+@intrinsic
+def bare(typingctx, array):
+    """The array without its reference count: slices of it cost no atomic operations. Its owner must outlive it."""
+
+    def generate(context, builder, signature, arguments):
+        described = cgutils.create_struct_proxy(array)(context, builder, arguments[0])
+        described.meminfo = cgutils.get_null_value(described.meminfo.type)
+        return described._getvalue()
+
+    return array(array), generate
 
 
 _UNSIGNED = {types.float32: types.uint32, types.float64: types.uint64}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
-from fastloss._numba._jit import by_type, f32, inline, kernel
+from fastloss._numba._jit import bare, by_type, f32, inline, kernel
 from fastloss._numba.blocks import add_lanes, clear, results, store, store_converted, total, view
 from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64
 from fastloss._numba.rows import (
@@ -31,26 +31,41 @@ from fastloss._numba.rows import (
 )  # fmt: skip
 from fastloss._numba.tiles import transpose
 
-ROOM = 2 * NARROW * SIDE + 3 * SIDE  # elements of work that the kernel needs
+ROOM = 3 * NARROW * SIDE + 3 * SIDE  # elements of work that the kernel needs
 
 exp_diff = by_type(exp_diff_f32, exp_diff_f64)
 exp_near = by_type(exp_near_f32, exp_near_f64)
 
 
 @inline
-def side_maxima(x, m):
-    for r in range(x.size):
-        m[r] = x[r] if x[r] > m[r] else m[r]
+def side_maxima(x, m, beside, c):
+    """Four classes at a time; the results are also written beside each class's values."""
+    n = m.size
+    for k in range(0, c, 4):
+        k1, k2, k3 = min(k + 1, c - 1), min(k + 2, c - 1), min(k + 3, c - 1)
+        x0, x1 = x[k * n : (k + 1) * n], x[k1 * n : (k1 + 1) * n]
+        x2, x3 = x[k2 * n : (k2 + 1) * n], x[k3 * n : (k3 + 1) * n]
+        for r in range(n):
+            v = m[r]
+            v = x0[r] if x0[r] > v else v
+            v = x1[r] if x1[r] > v else v
+            v = x2[r] if x2[r] > v else v
+            m[r] = x3[r] if x3[r] > v else v
+    for k in range(c):
+        part = beside[k * n : (k + 1) * n]
+        for r in range(n):
+            part[r] = m[r]
 
 
 @inline
-def side_exp(x, m, near):
+def side_exp(x, beside, near):
+    """All classes in one long loop."""
     if near:
-        for r in range(x.size):
-            x[r] = exp_near(x[r], m[r])
+        for i in range(x.size):
+            x[i] = exp_near(x[i], beside[i])
     else:
-        for r in range(x.size):
-            x[r] = exp_near(x[r], m[r]) if abs(m[r]) < NEAR else exp_diff(x[r], m[r])
+        for i in range(x.size):
+            x[i] = exp_near(x[i], beside[i]) if abs(beside[i]) < NEAR else exp_diff(x[i], beside[i])
 
 
 @inline
@@ -59,8 +74,8 @@ def side_sums_f32(e, s, ones, lost, c):
     n, whole = s.size, c - c % 4
     zero, one = f32(0.0), f32(1.0)
     for k in range(0, whole, 4):
-        e0, e1 = e[k * SIDE : k * SIDE + n], e[(k + 1) * SIDE : (k + 1) * SIDE + n]
-        e2, e3 = e[(k + 2) * SIDE : (k + 2) * SIDE + n], e[(k + 3) * SIDE : (k + 3) * SIDE + n]
+        e0, e1 = e[k * n : k * n + n], e[(k + 1) * n : (k + 1) * n + n]
+        e2, e3 = e[(k + 2) * n : (k + 2) * n + n], e[(k + 3) * n : (k + 3) * n + n]
         for r in range(n):
             a, b = zero if e0[r] == one else e0[r], zero if e1[r] == one else e1[r]
             p, q = zero if e2[r] == one else e2[r], zero if e3[r] == one else e3[r]
@@ -69,7 +84,7 @@ def side_sums_f32(e, s, ones, lost, c):
             p, q = one if e2[r] == one else zero, one if e3[r] == one else zero
             ones[r] = ones[r] + ((a + b) + (p + q))
     for k in range(whole, c):
-        part = e[k * SIDE : k * SIDE + n]
+        part = e[k * n : k * n + n]
         for r in range(n):
             s[r] = s[r] + np.float64(zero if part[r] == one else part[r])
             ones[r] = ones[r] + (one if part[r] == one else zero)
@@ -78,8 +93,9 @@ def side_sums_f32(e, s, ones, lost, c):
 @inline
 def side_sums_f64(e, s, ones, lost, c):
     """With what each addition rounds away (two-sum), which would use up the loss's ULPs."""
+    n = s.size
     for k in range(c):
-        values = e[k * SIDE : k * SIDE + s.size]
+        values = e[k * n : k * n + n]
         for r in range(s.size):
             term = 0.0 if values[r] == 1.0 else values[r]
             ones[r] = ones[r] + (1.0 if values[r] == 1.0 else 0.0)
@@ -112,10 +128,10 @@ def side_smooth_scale(e, factor, scale, shift):
 
 
 @inline
-def side_limit(x, c):
+def side_limit(x, n, c):
     """Turn one row's logits, +inf among them, into those that it stands for. Returns the maximum."""
     count, nan = 0, False
-    for k in range(0, c * SIDE, SIDE):
+    for k in range(0, c * n, n):
         v = x[k]
         nan |= v != v
         count += v == INFINITY
@@ -127,7 +143,8 @@ def side_limit(x, c):
 def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, work, room):
     """Rows first to first + n."""
     base = first * c
-    xt, flat, real = work[: NARROW * SIDE], work[NARROW * SIDE : NARROW * SIDE + n * c], work[2 * NARROW * SIDE :]
+    xt, beside = work[: c * padded], work[NARROW * SIDE : NARROW * SIDE + c * padded]
+    flat, real = work[2 * NARROW * SIDE : 2 * NARROW * SIDE + n * c], work[3 * NARROW * SIDE :]
     m, ones, factor = real[:padded], real[SIDE : SIDE + padded], real[2 * SIDE : 2 * SIDE + padded]
     y, at = indices(room, Y, padded), indices(room, TOP, padded)
     s, lost, smooth = side(room, S, padded), side(room, LOST, padded), side(room, SMOOTH, padded)
@@ -140,31 +157,31 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
         ones[r] = -1.0
         lost[r] = 0.0
         masked |= y[r] < 0
-    transpose(source, c, xt, SIDE, n, c)
+    transpose(source, c, xt, padded, n, c)
     if masked:  # nothing of a masked row may be looked at, and rows beyond the last count as masked
         for r in range(padded):
             if y[r] < 0:
                 for k in range(c):
-                    xt[k * SIDE + r] = zero
-    for k in range(c):
-        side_maxima(xt[k * SIDE : k * SIDE + padded], m)
+                    xt[k * padded + r] = zero
+    side_maxima(xt, m, beside, c)
     near = True
     for r in range(padded):
         near &= abs(m[r]) < NEAR
     if not near:
         for r in range(n):
             if m[r] == INFINITY:
-                m[r] = side_limit(xt[r:], c)
+                m[r] = side_limit(xt[r:], padded, c)
+                for k in range(c):
+                    beside[k * padded + r] = m[r]
     for r in range(padded):
-        at[r] = max(y[r], 0) * SIDE + r
+        at[r] = max(y[r], 0) * padded + r
         gap[r] = np.float64(m[r]) - np.float64(xt[at[r]])
     if v != 0.0:
         for k in range(c):
             w = weight_of(class_weight, k)
             if w != 0.0:
-                side_smoothing(smooth, xt[k * SIDE : k * SIDE + padded], m, w)
-    for k in range(c):
-        side_exp(xt[k * SIDE : k * SIDE + padded], m, near)
+                side_smoothing(smooth, xt[k * padded : (k + 1) * padded], m, w)
+    side_exp(xt, beside, near)
     side_sums(xt, s, ones, lost, c)
     for r in range(padded):
         s[r] = s[r] + (lost[r] + np.float64(ones[r]))
@@ -176,7 +193,7 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
     for r in range(padded):
         factor[r] = factors[r]
     for k in range(c):
-        column = xt[k * SIDE : k * SIDE + padded]
+        column = xt[k * padded : (k + 1) * padded]
         if v != 0.0:
             side_smooth_scale(column, factors, scales, v * weight_of(class_weight, k))
         else:
@@ -187,9 +204,9 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
         for r in range(n):
             if y[r] < 0:
                 for k in range(c):
-                    xt[k * SIDE + r] = zero
+                    xt[k * padded + r] = zero
     out = results(grad, base, base + n * c, flat)
-    transpose(xt, SIDE, out, c, c, n)
+    transpose(xt, padded, out, c, c, n)
     store_converted(out, grad, base)
 
 
@@ -198,6 +215,8 @@ def narrow_blocks(
     x, classes, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, in_place,
     partials, first, last, work, flags, lanes,
 ):  # fmt: skip
+    x, target, class_weight, weight, mask = bare(x), bare(target), bare(class_weight), bare(weight), bare(mask)
+    losses, grad, work, lanes = bare(losses), bare(grad), bare(work), bare(lanes)
     bad = False
     n = target.size
     rows = max(1, BLOCK // classes)
