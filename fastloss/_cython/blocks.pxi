@@ -153,6 +153,13 @@ cdef inline bint is_native(Code code, const real* _) noexcept nogil:
         return code == F64
 
 
+cdef inline void fetch(const void* p, Py_ssize_t size) noexcept nogil:
+    # Bring memory into the cache while the core is busy with other things.
+    cdef Py_ssize_t k
+    for k in range(size // 64):
+        prefetch(<const char*>p + 64 * k)
+
+
 cdef void load_weights(const Entries* e, Py_ssize_t start, real* target, Py_ssize_t n) noexcept nogil:
     # Weights of entries start to start + n; one value may stand for a run of entries.
     cdef Py_ssize_t i = 0, j, end, k = start // e.weight_run

@@ -82,24 +82,71 @@ cdef real best_next(const TDJob* job, Py_ssize_t i, const real* _) noexcept nogi
     return best + <real>0.0 if job.online == NULL or best != best else value_at(_, code, job.next_q, base + top)
 
 
+cdef void best_beside(const TDJob* job, Py_ssize_t first, real* best, Py_ssize_t n, const real* _) noexcept nogil:
+    # best_next of few actions, for rows side by side: one action after the other.
+    cdef Code code = job.entries.code
+    cdef Py_ssize_t count = job.actions_count, base = first * count, i, r, k, k1, k2, k3
+    cdef real flat[NARROW * SIDE]
+    cdef real x[NARROW * SIDE]
+    cdef int32_t nan[SIDE]
+    cdef int32_t some
+    cdef const real* source = <const real*>job.next_q + base
+    cdef const uint8_t* legal = NULL
+    cdef real v, w, y, z
+    if job.legal != NULL or not is_native(code, _):
+        load(code, job.next_q, base, flat, n * count)
+        source = flat
+    if job.legal != NULL:
+        legal = job.legal + base
+        for i in range(n * count):
+            flat[i] = flat[i] if legal[i] else <real>-INFINITY
+    transpose(source, count, x, n, n, count)
+    for r in range(n):
+        best[r] = <real>-INFINITY
+        nan[r] = 0
+    for k in range(0, count, 4):
+        k1 = min(k + 1, count - 1) * n
+        k2 = min(k + 2, count - 1) * n
+        k3 = min(k + 3, count - 1) * n
+        for r in range(n):
+            v = x[k * n + r]
+            w = x[k1 + r]
+            y = x[k2 + r]
+            z = x[k3 + r]
+            best[r] = larger(z, larger(y, larger(w, larger(v, best[r]))))
+            nan[r] = nan[r] | (v != v) | (w != w) | (y != y) | (z != z)
+    for r in range(n):
+        # Of 0 and -0 either may have won; adding 0 makes it 0.
+        best[r] = <real>NAN if nan[r] else best[r] + <real>0.0
+    if legal != NULL:
+        for r in range(n):
+            if best[r] == <real>-INFINITY:
+                some = 0
+                for k in range(count):
+                    some |= legal[r * count + k]
+                best[r] = best[r] if some else <real>0.0
+
+
 cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
     cdef const Entries* e = &job.entries
-    cdef Py_ssize_t block, start, stop, n, i, r, count = job.actions_count
+    cdef Py_ssize_t block, start, stop, n, r, a, count = job.actions_count
     cdef Py_ssize_t size = 8 if e.code == F64 else (4 if e.code == F32 else 2)
-    cdef int64_t a
-    cdef bint bad = False
+    cdef bint native = is_native(e.code, _), bad = False
     cdef real value[SIDE]
     cdef real target[SIDE]
+    cdef real best[SIDE]
     cdef real losses[SIDE]
     cdef real grads[SIDE]
     cdef real errors[SIDE]
     cdef real weights[SIDE]
     cdef uint8_t kept[SIDE]
-    cdef uint8_t mask_room[SIDE]
-    cdef const uint8_t* mask = NULL
+    cdef uint8_t room[SIDE]
+    cdef const uint8_t* mask
+    cdef const uint8_t* terminated
     cdef int64_t chosen[SIDE]
+    cdef int64_t outside
     cdef double lanes[LANES]
-    cdef real next_value, reward
+    cdef real gamma = <real>job.gamma, v
     for block in range(first, last):
         clear_lanes(lanes)
         start = block * job.block_rows
@@ -107,27 +154,45 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
         while start < stop:
             n = min(stop - start, SIDE)
             load_indices(job.actions_code, job.actions, start, chosen, n)
+            memset(kept, 1, SIDE)
             if e.mask != NULL:
-                mask = load_mask(e, start, mask_room, n)
+                mask = load_mask(e, start, room, n)
+                for r in range(n):
+                    kept[r] = mask[r] != 0
+                for r in range(n):
+                    chosen[r] = chosen[r] if kept[r] else 0
+            outside = 0
             for r in range(n):
-                i = start + r
-                value[r] = <real>0.0
-                target[r] = <real>0.0
-                kept[r] = 0
-                if mask != NULL and not mask[r]:
-                    continue
-                a = chosen[r]
-                if a < 0 or a >= count:
-                    bad = True
-                    continue
-                kept[r] = 1
-                value[r] = value_at(_, e.code, job.q, i * count + a)
-                reward = value_at(_, e.code, job.rewards, i)
-                next_value = <real>0.0 if job.terminated[i] else best_next(job, i, _)
+                outside |= chosen[r] | (count - 1 - chosen[r])  # negative if either is
+            if outside < 0:
+                bad = True
+                for r in range(n):
+                    if chosen[r] < 0 or chosen[r] >= count:
+                        kept[r] = 0
+                        chosen[r] = 0
+            # The values chosen lie scattered; the next rows' and the gradient's place are fetched along with them.
+            for r in range(n):
+                prefetch(<const char*>job.q + ((start + r) * count + chosen[r]) * size)
+            fetch(<const char*>job.next_q + (start + n) * count * size, n * count * size)
+            if job.grad != NULL:
+                fetch(<const char*>job.grad + start * count * size, n * count * size)
+            terminated = job.terminated + start
+            if job.online == NULL and count <= NARROW:
+                best_beside(job, start, best, n, _)
+            else:
+                for r in range(n):
+                    best[r] = best_next(job, start + r, _) if kept[r] and not terminated[r] else <real>0.0
+            load(e.code, job.rewards, start, target, n)
+            for r in range(n):
+                v = <real>0.0 if terminated[r] else best[r]
                 if real is float:
-                    target[r] = fma_f32(<float>job.gamma, next_value, reward)
+                    v = fma_f32(gamma, v, target[r])
                 else:
-                    target[r] = fma_f64(job.gamma, next_value, reward)
+                    v = fma_f64(gamma, v, target[r])
+                target[r] = v if kept[r] else <real>0.0
+            for r in range(n):
+                value[r] = value_at(_, e.code, job.q, (start + r) * count + chosen[r])
+            select(value, kept, n)
             run_loop(job.loss, 1, value, target, job.params, <real>e.scale, losses, grads, grads, n)
             for r in range(n):
                 errors[r] = target[r] - value[r]
@@ -136,6 +201,7 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                 multiply(losses, weights, n)
                 multiply(grads, weights, n)
             select(losses, kept, n)
+            select(grads, kept, n)
             add_lanes(lanes, losses, n)
             if e.losses != NULL:
                 store(e.code, losses, e.losses, start, n)
@@ -144,8 +210,11 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
             if job.grad != NULL:
                 memset(<char*>job.grad + start * count * size, 0, n * count * size)
                 for r in range(n):
-                    if kept[r]:
-                        store(e.code, &grads[r], job.grad, (start + r) * count + chosen[r], 1)
+                    a = (start + r) * count + chosen[r]
+                    if native:
+                        (<real*>job.grad)[a] = grads[r]
+                    else:
+                        store(e.code, grads + r, job.grad, a, 1)
             start += n
         e.partials[block] = total(lanes)
     return bad

@@ -156,13 +156,6 @@ cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const re
     return m
 
 
-cdef inline void fetch(const real* p, Py_ssize_t n) noexcept nogil:
-    # Bring memory into the cache while the exponentials keep the core busy.
-    cdef Py_ssize_t k
-    for k in range(n * <Py_ssize_t>sizeof(real) // 64):
-        prefetch(<const char*>p + 64 * k)
-
-
 cdef inline real* exponentials(const RowJob* job, real* room, Py_ssize_t r, Py_ssize_t first, Py_ssize_t start) noexcept nogil:
     # Where the e of row first + r are kept from its class start on: rows of a block side by side, aligned;
     # of a longer row in the gradient's own memory, or only the chunk at hand if that is narrower or not wanted.
@@ -228,9 +221,9 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             for piece in range((size + PIECE - 1) // PIECE):
                 k = piece * PIECE
                 if native:
-                    fetch(<const real*>job.x + (base + n * c + start + k), PIECE)
+                    fetch(<const real*>job.x + (base + n * c + start + k), PIECE * sizeof(real))
                     if job.grad != NULL:
-                        fetch(<const real*>job.grad + (base + start + k), PIECE)
+                        fetch(<const real*>job.grad + (base + start + k), PIECE * sizeof(real))
                 exp_chunk(x + k, m[r], e + k, min(size - k, PIECE))
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:

@@ -2,9 +2,21 @@
 
 import numpy as np
 
-from fastloss._blocks import BLOCK, LANES, SIDE
-from fastloss._numba._jit import by_type, fma, inline, kernel
-from fastloss._numba.blocks import add_lanes, clear, load_weights, multiply, put, select, store, total, value_at
+from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
+from fastloss._numba._jit import bare, by_type, fma, inline, kernel
+from fastloss._numba.blocks import (
+    add_lanes,
+    clear,
+    load_mask,
+    load_weights,
+    multiply,
+    put,
+    select,
+    store,
+    total,
+    value_at,
+    view,
+)
 from fastloss._numba.elementwise_generated import (
     huber_loss_loss_grad_f32,
     huber_loss_loss_grad_f64,
@@ -13,8 +25,9 @@ from fastloss._numba.elementwise_generated import (
     smooth_l1_loss_loss_grad_f32,
     smooth_l1_loss_loss_grad_f64,
 )
+from fastloss._numba.tiles import transpose
 
-ROOM = 6 * SIDE  # elements of work that the kernel needs
+ROOM = 8 * SIDE + 2 * NARROW * SIDE  # elements of work that the kernel needs
 
 huber = by_type(huber_loss_loss_grad_f32, huber_loss_loss_grad_f64)
 mse = by_type(mse_loss_loss_grad_f32, mse_loss_loss_grad_f64)
@@ -57,41 +70,105 @@ def best_next(next_q, online, legal, base, count, work):
     return best if best != best else value_at(next_q, base + top, work)
 
 
+@inline
+def best_beside(next_q, legal, first, n, count, best, nan, work):
+    """``best_next`` of few actions, for rows side by side: one action after the other."""
+    base, room = first * count, NARROW * SIDE
+    flat, x = work[: n * count], work[room : room + n * count]
+    zero, one, lowest = work.dtype.type(0.0), work.dtype.type(1.0), work.dtype.type(-np.inf)
+    source = view(next_q, base, base + n * count, flat)
+    if legal.size > 0:
+        allowed = legal[base : base + n * count]
+        for i in range(n * count):
+            v = source[i]
+            flat[i] = v if allowed[i] else lowest
+        transpose(flat, count, x, n, n, count)
+    else:
+        transpose(source, count, x, n, n, count)
+    for r in range(n):
+        best[r] = lowest
+        nan[r] = zero
+    for k in range(0, count, 4):
+        k1, k2, k3 = min(k + 1, count - 1), min(k + 2, count - 1), min(k + 3, count - 1)
+        x0, x1 = x[k * n : (k + 1) * n], x[k1 * n : (k1 + 1) * n]
+        x2, x3 = x[k2 * n : (k2 + 1) * n], x[k3 * n : (k3 + 1) * n]
+        for r in range(n):
+            a, b, c, d, v = x0[r], x1[r], x2[r], x3[r], best[r]
+            v = a if a > v else v
+            v = b if b > v else v
+            v = c if c > v else v
+            best[r] = d if d > v else v
+            some = (a != a) | (b != b) | (c != c) | (d != d)
+            nan[r] = nan[r] + (one if some else zero)
+    for r in range(n):
+        # Of 0 and -0 either may have won; adding 0 makes it 0.
+        v = best[r] + zero
+        best[r] = v if nan[r] == zero else work.dtype.type(np.nan)
+    if legal.size > 0:
+        for r in range(n):
+            if best[r] == lowest:
+                some = False
+                for k in range(base + r * count, base + (r + 1) * count):
+                    some |= legal[k]
+                best[r] = best[r] if some else zero
+
+
 @kernel
 def td_blocks(
     q, count, actions, rewards, next_q, terminated, gamma, online, legal, kind, params, weight, mask, scale, losses,
     grad, td_error, partials, first, last, work, flags, lanes,
 ):  # fmt: skip
+    q, actions, rewards, next_q, terminated = bare(q), bare(actions), bare(rewards), bare(next_q), bare(terminated)
+    online, legal, weight, mask, losses = bare(online), bare(legal), bare(weight), bare(mask), bare(losses)
+    grad, td_error, work, flags, lanes = bare(grad), bare(td_error), bare(work), bare(flags), bare(lanes)
     bad = False
     n = actions.size
     rows = max(1, BLOCK // count)
     gamma = work.dtype.type(gamma)
     scale = work.dtype.type(scale)
     zero = work.dtype.type(0.0)
+    lanes, chosen_room = lanes[:LANES], lanes[LANES : LANES + SIDE].view(np.int64)
+    side, room = work[: 8 * SIDE], work[8 * SIDE :]
     for block in range(first, last):
         clear(lanes)
         end = min((block + 1) * rows, n)
         for start in range(block * rows, end, SIDE):
             size = min(end - start, SIDE)
-            value, target = work[:size], work[SIDE : SIDE + size]
-            ls, gs = work[2 * SIDE : 2 * SIDE + size], work[3 * SIDE : 3 * SIDE + size]
-            errors, weights, kept = work[4 * SIDE : 4 * SIDE + size], work[5 * SIDE : 5 * SIDE + size], flags[:size]
+            value, target = side[:size], side[SIDE : SIDE + size]
+            ls, gs = side[2 * SIDE : 2 * SIDE + size], side[3 * SIDE : 3 * SIDE + size]
+            errors, weights = side[4 * SIDE : 4 * SIDE + size], side[5 * SIDE : 5 * SIDE + size]
+            best, nan = side[6 * SIDE : 6 * SIDE + size], side[7 * SIDE : 7 * SIDE + size]
+            kept, chosen, part = flags[:size], chosen_room[:size], actions[start : start + size]
+            if mask.size > 0:
+                given = load_mask(mask, n, start, kept)
+                for r in range(size):
+                    kept[r] = given[r]
+            else:
+                for r in range(size):
+                    kept[r] = True
             for r in range(size):
-                i = start + r
-                value[r] = zero
-                target[r] = zero
-                kept[r] = False
-                if mask.size > 0 and not mask[i // (n // mask.size)]:
-                    continue
-                a = np.int64(actions[i])
-                if a < 0 or a >= count:
-                    bad = True
-                    continue
-                kept[r] = True
-                value[r] = value_at(q, i * count + a, work)
-                reward = value_at(rewards, i, work)
-                next_value = zero if terminated[i] else best_next(next_q, online, legal, i * count, count, work)
-                target[r] = fma(gamma, next_value, reward)
+                a = np.int64(part[r])
+                a = a if kept[r] else 0
+                outside = (a < 0) | (a >= count)
+                bad |= outside
+                kept[r] &= not outside
+                chosen[r] = 0 if outside else a
+            ended = terminated[start : start + size]
+            if online.size == 0 and count <= NARROW:
+                best_beside(next_q, legal, start, size, count, best, nan, room)
+            else:
+                for r in range(size):
+                    best[r] = zero
+                    if kept[r] and not ended[r]:
+                        best[r] = best_next(next_q, online, legal, (start + r) * count, count, work)
+            for r in range(size):
+                v = best[r]
+                v = zero if ended[r] else v
+                v = fma(gamma, v, value_at(rewards, start + r, work))
+                target[r] = v if kept[r] else zero
+            for r in range(size):
+                v = value_at(q, (start + r) * count + chosen[r], work)
+                value[r] = v if kept[r] else zero
             if kind == 0:
                 huber(value, target, params, scale, ls, gs, gs)
             elif kind == 1:
@@ -105,16 +182,17 @@ def td_blocks(
                 multiply(ls, weights)
                 multiply(gs, weights)
             select(ls, kept)
-            add_lanes(lanes[:LANES], ls)
+            select(gs, kept)
+            add_lanes(lanes, ls)
             if losses.size > 0:
                 store(ls, losses, start)
             if td_error.size > 0:
                 store(errors, td_error, start)
             if grad.size > 0:
-                for k in range(start * count, (start + size) * count):
-                    put(grad, k, zero)
+                rows_of_grad = grad[start * count : (start + size) * count]
+                for k in range(rows_of_grad.size):
+                    put(rows_of_grad, k, zero)
                 for r in range(size):
-                    if kept[r]:
-                        put(grad, (start + r) * count + np.int64(actions[start + r]), gs[r])
+                    put(rows_of_grad, r * count + chosen[r], gs[r])
         partials[block] = total(lanes)
     return bad

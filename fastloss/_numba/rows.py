@@ -52,10 +52,11 @@ def load_targets(target, first, n, classes, ignore_index, mask, y):
     """Classes of rows from ``first`` on, -1 where a row counts as masked. Returns whether one is bad."""
     bad = False
     part = target[first : first + n]
+    # A division per row would take longer than all else here.
     run = target.size // mask.size if mask.size > 0 else 1
     for r in range(n):
         k = np.int64(part[r])
-        if mask.size > 0 and not mask[(first + r) // run]:
+        if mask.size > 0 and not mask[first + r if run == 1 else (first + r) // run]:
             k = ignore_index
         outside = k < 0 or k >= classes
         bad |= outside and k != ignore_index
@@ -85,7 +86,9 @@ def open_sides(room, target, first, n, padded, classes, class_weight, ignore_ind
             y[r] = -1
         weights[r] = 0.0
         if y[r] >= 0:
-            weights[r] = np.float64(weight[(first + r) // run]) if weight.size > 0 else 1.0
+            weights[r] = 1.0
+            if weight.size > 0:
+                weights[r] = np.float64(weight[first + r if run == 1 else (first + r) // run])
         w_y[r] = weight_of(class_weight, max(y[r], 0))
         s[r] = 0.0
         lost[r] = 0.0
