@@ -21,10 +21,12 @@ cdef inline void _cast(const number* source, real* target, Py_ssize_t n) noexcep
 
 cdef inline void _from_half(const uint16_t* source, real* target, Py_ssize_t n) noexcept nogil:
     # Moving exponent and fraction into place and multiplying by 2^112 is exact, subnormals included.
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, done = 0
     cdef uint32_t h, magnitude, k
     cdef float v
-    for i in range(n):
+    if real is float:
+        done = halves_to_f32(source, target, n)
+    for i in range(done, n):
         h = source[i]
         magnitude = (h & <uint32_t>0x7FFF) << 13
         v = from_bits_f32(magnitude) * <float>5.192296858534828e33
@@ -35,9 +37,12 @@ cdef inline void _from_half(const uint16_t* source, real* target, Py_ssize_t n) 
 
 cdef inline void _to_half(const real* source, uint16_t* target, Py_ssize_t n) noexcept nogil:
     # Round to nearest even: by integer arithmetic where the result is normal, by adding 0.5 where it is not.
-    cdef Py_ssize_t i
+    # NaN keeps what fits of its payload, as the CPU's own conversion does.
+    cdef Py_ssize_t i, done = 0
     cdef uint32_t k, sign, magnitude, normal, subnormal, h
-    for i in range(n):
+    if real is float:
+        done = f32_to_halves(source, target, n)
+    for i in range(done, n):
         k = bits_f32(<float>source[i])
         sign = (k >> 16) & <uint32_t>0x8000
         magnitude = k & <uint32_t>0x7FFFFFFF
@@ -45,7 +50,7 @@ cdef inline void _to_half(const real* source, uint16_t* target, Py_ssize_t n) no
         subnormal = bits_f32(from_bits_f32(magnitude) + <float>0.5) - <uint32_t>0x3F000000
         h = subnormal if magnitude < <uint32_t>0x38800000 else normal
         h = <uint32_t>0x7C00 if magnitude >= <uint32_t>0x477FF000 else h
-        h = <uint32_t>0x7E00 if magnitude > <uint32_t>0x7F800000 else h
+        h = (<uint32_t>0x7E00 | (magnitude >> 13) & <uint32_t>0x3FF) if magnitude > <uint32_t>0x7F800000 else h
         target[i] = <uint16_t>(h | sign)
 
 
@@ -189,18 +194,59 @@ cdef const uint8_t* load_mask(const Entries* e, Py_ssize_t start, uint8_t* room,
     return room
 
 
-cdef void multiply(real* values, const real* weights, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        values[i] = values[i] * weights[i]
+cdef const real* weights_in_place(const Entries* e, Py_ssize_t start, real* room, Py_ssize_t n) noexcept nogil:
+    # Weights of entries start to start + n, where they are if that will do.
+    if e.weight_run == 1 and is_native(e.weight_code, room):
+        return <const real*>e.weight + start
+    load_weights(e, start, room, n)
+    return room
 
 
-cdef void select(real* values, const uint8_t* mask, Py_ssize_t n) noexcept nogil:
+cdef void multiply(real* values, real* more, const real* weights, Py_ssize_t n) noexcept nogil:
+    # Weigh one array of results, or two in one pass.
     cdef Py_ssize_t i
-    cdef real v
+    cdef real a, b
+    if more == NULL:
+        for i in range(n):
+            values[i] = values[i] * weights[i]
+    else:
+        for i in range(n):
+            a = values[i] * weights[i]
+            b = more[i] * weights[i]
+            values[i] = a
+            more[i] = b
+
+
+cdef void spread_mask(const uint8_t* mask, real* kept, Py_ssize_t n) noexcept nogil:
+    # Bytes that are 0 or not as values of all bits clear or set.
+    cdef Py_ssize_t i
     for i in range(n):
-        v = values[i]
-        values[i] = v if mask[i] else <real>0.0
+        if real is float:
+            kept[i] = from_bits_f32(<uint32_t>0 - <uint32_t>(mask[i] != 0))
+        else:
+            kept[i] = from_bits_f64(<uint64_t>0 - <uint64_t>(mask[i] != 0))
+
+
+cdef inline real if_kept(real v, real kept) noexcept nogil:
+    if real is float:
+        return from_bits_f32(bits_f32(v) & bits_f32(kept))
+    else:
+        return from_bits_f64(bits_f64(v) & bits_f64(kept))
+
+
+cdef void select(real* values, real* more, const real* kept, Py_ssize_t n) noexcept nogil:
+    # Clear what a mask leaves out, in one array of results or in two.
+    cdef Py_ssize_t i
+    cdef real a, b
+    if more == NULL:
+        for i in range(n):
+            values[i] = if_kept(values[i], kept[i])
+    else:
+        for i in range(n):
+            a = if_kept(values[i], kept[i])
+            b = if_kept(more[i], kept[i])
+            values[i] = a
+            more[i] = b
 
 
 cdef void add_lanes(double* lanes, const real* values, Py_ssize_t n) noexcept nogil:

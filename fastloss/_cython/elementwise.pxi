@@ -53,6 +53,23 @@ cdef bint outside_unit(const real* y, const uint8_t* mask, Py_ssize_t n) noexcep
     return False
 
 
+cdef bint targets_outside(const ElementwiseJob* job, const real* _) noexcept nogil:
+    # outside_unit for all targets at once: before an input is overwritten.
+    cdef Py_ssize_t chunk, start, n
+    cdef real room[CHUNK]
+    cdef uint8_t mask_room[CHUNK]
+    cdef const uint8_t* mask = NULL
+    for chunk in range((job.entries.n + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        n = min(job.entries.n - start, CHUNK)
+        load(job.y_code, job.y, start, room, n)
+        if job.entries.mask != NULL:
+            mask = load_mask(&job.entries, start, mask_room, n)
+        if outside_unit(room, mask, n):
+            return True
+    return False
+
+
 cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
     cdef const Entries* e = &job.entries
     cdef Py_ssize_t block, start, stop, n
@@ -66,6 +83,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef double lanes[LANES]
     cdef const real* x
     cdef const real* y
+    cdef const real* w
     cdef real* g
     cdef real* h
     cdef const uint8_t* mask = NULL
@@ -92,18 +110,15 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
                 bad |= outside_unit(y, mask, n)
             run_loop(job.loss, job.mode, x, y, job.params, <real>e.scale, losses, g, h, n)
             if e.weight != NULL:
-                load_weights(e, start, x_room, n)
-                multiply(losses, x_room, n)
-                if job.mode != 0:
-                    multiply(g, x_room, n)
+                w = weights_in_place(e, start, x_room, n)
+                multiply(losses, g if job.mode != 0 else NULL, w, n)
                 if job.mode == 2:
-                    multiply(h, x_room, n)
+                    multiply(h, NULL, w, n)
             if mask != NULL:
-                select(losses, mask, n)
-                if job.mode != 0:
-                    select(g, mask, n)
+                spread_mask(mask, x_room, n)
+                select(losses, g if job.mode != 0 else NULL, x_room, n)
                 if job.mode == 2:
-                    select(h, mask, n)
+                    select(h, NULL, x_room, n)
             if job.mode != 2:
                 add_lanes(lanes, losses, n)
             if e.losses != NULL:

@@ -31,6 +31,8 @@ cdef extern from "platform.h" nogil:
     float from_bits_f32(uint32_t)
     double from_bits_f64(uint64_t)
     void prefetch(const void*)
+    Py_ssize_t halves_to_f32(const uint16_t*, float*, Py_ssize_t)
+    Py_ssize_t f32_to_halves(const float*, uint16_t*, Py_ssize_t)
     const double INFINITY
     const double NAN
     const int FASTLOSS_OPENMP

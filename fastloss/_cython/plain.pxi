@@ -2,6 +2,9 @@
 # outputs that overlap inputs, a bad target) returns None, and the caller takes the general way, which also raises
 # the errors. One block is computed here and now; more of them may be spread over threads.
 
+cdef extern from "numpy/arrayobject.h":
+    cnp.npy_intp PyArray_CountNonzero(cnp.ndarray) except -1
+
 from fastloss._blocks import exact_sum
 from fastloss._threads import choose
 
@@ -54,9 +57,11 @@ cdef inline bint apart(cnp.ndarray a, object b) noexcept:
     return first + cnp.PyArray_NBYTES(a) <= other or other + cnp.PyArray_NBYTES(<cnp.ndarray>b) <= first
 
 
-cdef inline bint plain_output(object out, cnp.ndarray like) noexcept:
-    # An array for the gradient that is not the input itself.
-    return alike(out, like, 0) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and apart(<cnp.ndarray>out, like)
+cdef inline bint plain_output(object out, cnp.ndarray like, bint in_place) noexcept:
+    # An array for the gradient: the input itself, if that may be, or one that does not overlap it.
+    if not alike(out, like, 0) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+        return False
+    return apart(<cnp.ndarray>out, like) or (in_place and data_of(<cnp.ndarray>out) == data_of(like))
 
 
 cdef inline bint plain_entries(cnp.ndarray x, int leading, object weight, object mask) noexcept:
@@ -77,15 +82,6 @@ cdef Entries open_entries(cnp.ndarray x, Py_ssize_t n, object weight, object mas
     e.losses = NULL
     e.code = F32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else F64
     return e
-
-
-cdef Py_ssize_t kept_entries(const Entries* e) noexcept nogil:
-    cdef Py_ssize_t i, kept = 0
-    if e.mask == NULL:
-        return e.n
-    for i in range(e.n):
-        kept += e.mask[i] != 0
-    return kept
 
 
 cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t size, Py_ssize_t block_size):
@@ -113,7 +109,7 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
     if kind != cnp.PyArray_TYPE(<cnp.ndarray>x) and not cnp.PyTypeNum_ISINTEGER(kind) and not cnp.PyTypeNum_ISBOOL(kind):
         return None
     if out is not None:
-        if not want_grad or not plain_output(out, x):
+        if not want_grad or not plain_output(out, x, True):
             return None
         if not (apart(out, y) and apart(out, weight) and apart(out, mask)):
             return None
@@ -121,7 +117,7 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
     cdef ElementwiseJob job
     cdef double values[MAX_PARAMS]
     job.entries = open_entries(x, n, weight, mask)
-    kept = kept_entries(&job.entries)
+    kept = n if mask is None else PyArray_CountNonzero(mask)
     if kept == 0:
         return None
     for i in range(len(params)):
@@ -137,6 +133,10 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
     job.unit_target = unit_target
     job.loss = loss
     job.mode = 1 if want_grad else 0
+    if unit_target and job.grad == job.x:
+        # The kernel checks targets while it writes the gradient, too late for an input that is overwritten.
+        if targets_outside(&job, <const float*>NULL) if job.entries.code == F32 else targets_outside(&job, <const double*>NULL):
+            return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
     cdef object total_ = run_plain(kernel, &job, &job.entries, n, BLOCK)
     if total_ is None:
@@ -151,7 +151,7 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
     if not plain_entries(x, 1, weight, mask):
         return None
     if out is not None:
-        if not want_grad or not plain_output(out, x):
+        if not want_grad or not plain_output(out, x, True):
             return None
         if not (apart(out, target) and apart(out, weight) and apart(out, mask)):
             return None
@@ -203,7 +203,7 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     if not plain_entries(q, 1, weight, mask):
         return None
     if out is not None:
-        if not want_grad or not plain_output(out, q):
+        if not want_grad or not plain_output(out, q, False):
             return None
         for other in (actions, rewards, next_q, terminated, online, legal, weight, mask):
             if not apart(out, other):
@@ -215,7 +215,7 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     if job.actions_count == 0:
         return None
     job.entries = open_entries(q, n, weight, mask)
-    kept = kept_entries(&job.entries)
+    kept = n if mask is None else PyArray_CountNonzero(mask)
     if kept == 0:
         return None
     for i in range(len(params)):

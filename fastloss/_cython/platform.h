@@ -1,8 +1,9 @@
-/* What Cython cannot say: fused multiply-add, bit reinterpretation, prefetching, CPU features, one flag. */
+/* What Cython cannot say: fused multiply-add, bit reinterpretation, prefetching, float16, CPU features, one flag. */
 #ifndef FASTLOSS_PLATFORM_H
 #define FASTLOSS_PLATFORM_H
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -33,6 +34,25 @@ static inline double from_bits_f64(uint64_t k) { double x; memcpy(&x, &k, sizeof
 #define prefetch(p) __builtin_prefetch(p)
 #else
 #define prefetch(p) ((void)(p))
+#endif
+
+/* As many float16 as fit into vectors, converted by the CPU; returns how many, the caller does the rest. */
+#ifdef __F16C__
+#include <immintrin.h>
+static inline ptrdiff_t halves_to_f32(const uint16_t *h, float *x, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(h + i))));
+    return i;
+}
+static inline ptrdiff_t f32_to_halves(const float *x, uint16_t *h, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(h + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    return i;
+}
+#else
+#define halves_to_f32(h, x, n) ((ptrdiff_t)0)
+#define f32_to_halves(x, h, n) ((ptrdiff_t)0)
 #endif
 
 #ifdef _OPENMP

@@ -41,7 +41,8 @@ def f32_to_half(v):
     subnormal = u32(bits(from_bits(magnitude) + f32(0.5)) - u32(0x3F000000))
     h = subnormal if magnitude < u32(0x38800000) else normal
     h = u32(0x7C00) if magnitude >= u32(0x477FF000) else h
-    h = u32(0x7E00) if magnitude > u32(0x7F800000) else h
+    nan = u32(u32(0x7E00) | u32((magnitude >> u32(13)) & u32(0x3FF)))
+    h = nan if magnitude > u32(0x7F800000) else h
     return np.uint16(h | sign)
 
 
