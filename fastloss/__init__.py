@@ -8,6 +8,7 @@
 
 from fastloss import formulas as _formulas  # noqa: F401  (fills the registry)
 from fastloss._dispatch import backends, use_backend
+from fastloss._memory import release_memory
 from fastloss._run import GradHess, LossGrad, TDLossGrad
 from fastloss._threads import get_num_threads, set_num_threads
 from fastloss._version import __version__
@@ -31,6 +32,7 @@ __all__ = [
     "huber_loss",
     "l1_loss",
     "mse_loss",
+    "release_memory",
     "set_num_threads",
     "show_config",
     "smooth_l1_loss",

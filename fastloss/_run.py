@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastloss import _dispatch, _threads, _validate
+from fastloss import _dispatch, _memory, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of, exact_sum
 from fastloss.registry import Loss
 
@@ -83,9 +83,9 @@ class Buffers:
                 raise ValueError("out receives the gradient, but grad=False")
             _validate.output(out, x, readers)
             self.beside = not (out.flags.c_contiguous and out.flags.aligned)
-            self.grad = np.empty(x.shape, x.dtype) if self.beside else out.view(np.ndarray)
+            self.grad = _memory.empty(x.shape, x.dtype) if self.beside else out.view(np.ndarray)
         elif grad:
-            self.grad = np.empty(x.shape, x.dtype)
+            self.grad = _memory.empty(x.shape, x.dtype)
 
     def flat(self, array: np.ndarray | None, shape: tuple[int, ...] = (-1,)) -> np.ndarray | None:
         return None if array is None else array.reshape(shape)
@@ -144,7 +144,7 @@ def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads
     x = _validate.floats("input", input)
     y = _validate.element_target(target, x)
     weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
-    grad, hess = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    grad, hess = _memory.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
     bad = engine.elementwise(
         facts.name, x.reshape(-1), y.reshape(-1), params, weight, kept, 1.0, None, grad.reshape(-1),

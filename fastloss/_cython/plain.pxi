@@ -6,6 +6,7 @@ cdef extern from "numpy/arrayobject.h":
     cnp.npy_intp PyArray_CountNonzero(cnp.ndarray) except -1
 
 from fastloss._blocks import exact_sum
+from fastloss._memory import empty
 from fastloss._threads import choose
 
 
@@ -45,6 +46,8 @@ cdef inline bint alike(object a, cnp.ndarray like, int leading) noexcept:
 
 
 cdef inline cnp.ndarray empty_like(cnp.ndarray a):
+    if cnp.PyArray_NBYTES(a) >= 2**20:
+        return empty((<object>a).shape, a.dtype)
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
 
 

@@ -1,0 +1,71 @@
+"""Large gradients are written into memory that an earlier one has left, never into one that is still in use."""
+
+import gc
+import pickle
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import _memory
+
+N = _memory.LEAST // 4
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    fl.release_memory()
+    yield
+    fl.release_memory()
+
+
+def gradient(backend, x, y):
+    return fl.huber_loss(x, y, backend=backend).grad
+
+
+def test_used_again_only_when_gone(compiled):
+    x, y = np.zeros(N, np.float32), np.linspace(-2, 2, N, dtype=np.float32)
+    first = gradient(compiled, x, y)
+    copy, place = first.copy(), first.ctypes.data
+    second = gradient(compiled, x, -y)
+    assert second.ctypes.data != place
+    np.testing.assert_array_equal(first, copy)
+    np.testing.assert_array_equal(second, -copy)
+    view = first.reshape(2, -1)[1:]
+    del first
+    gc.collect()
+    assert gradient(compiled, x, y).ctypes.data != place  # a view still holds it
+    np.testing.assert_array_equal(view.ravel(), copy[N // 2 :])
+    fl.release_memory()
+    del view
+    assert gradient(compiled, x, y).ctypes.data == place
+
+
+def test_like_any_other_array(compiled):
+    x = np.zeros(N, np.float32)
+    grad = gradient(compiled, x, x + 1)
+    assert type(grad) is np.ndarray
+    assert grad.flags.writeable
+    assert grad.flags.c_contiguous
+    grad += 1
+    again = pickle.loads(pickle.dumps(grad[:10]))
+    np.testing.assert_array_equal(again, grad[:10])
+
+
+def test_one_block_is_kept_and_given_back(compiled):
+    x = np.zeros(N, np.float32)
+    grads = [gradient(compiled, x, x + k) for k in range(3)]
+    del grads
+    gc.collect()
+    assert len(_memory._kept) == 1
+    fl.release_memory()
+    assert not _memory._kept
+
+
+def test_another_size_is_not_taken(compiled):
+    gradient(compiled, np.zeros(2 * N, np.float32), np.ones(2 * N, np.float32))
+    grad = gradient(compiled, np.zeros(N, np.float32), np.ones(N, np.float32))
+    assert grad.shape == (N,)
+    del grad
+    gc.collect()
+    assert [block.size for block in _memory._kept] == [4 * N]
