@@ -33,15 +33,14 @@ class _Memory:
 
 
 def _readable(array):
-    """The array as kernels take it: float16 and bfloat16 as records, never marked read-only.
+    """The array as kernels take it: float16 and bfloat16 as integers, never marked read-only.
 
     Numba would compile every kernel once more for read-only arrays; kernels write to their outputs only.
     """
     half = array.itemsize == 2 and array.dtype.kind in "fV"  # V: bfloat16, of a package of its own
-    record = HALF if half and array.dtype.kind == "f" else BFLOAT
-    if not array.flags.writeable:
-        array = np.asarray(_Memory(array.view(np.uint16) if half else array))
-    return array.view(record) if half else array
+    if half:
+        array = array.view(HALF if array.dtype.kind == "f" else BFLOAT)
+    return array if array.flags.writeable else np.asarray(_Memory(array))
 
 
 def _compute(x):
@@ -67,6 +66,8 @@ def _run(kernel, arguments, partials, threads, dtype, room):
 
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
     suffix, dtype = _compute(x)
+    if y.dtype in (HALF, BFLOAT):
+        y = y.astype(dtype)  # integers that would be taken for half precision
     none = _readable(np.empty(0, x.dtype))
     outputs = [none if a is None else _readable(a) for a in (losses, grad, hess)]
     in_place = grad is not None and np.may_share_memory(grad, x)

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
 __all__ = ["bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
@@ -24,9 +24,39 @@ _SOURCES = [*sorted(_HERE.glob("*.py")), _HERE.parent / "_blocks.py"]
 _STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in _SOURCES)).hexdigest()
 
 
+class _KeyedFile(IndexDataCacheFile):
+    """Data with their key: an index may name the wrong file if two processes wrote, or one that did not finish."""
+
+    def save(self, key, data):
+        super().save(key, (key, data))
+
+    def load(self, key):
+        found = super().load(key)
+        return found[1] if found is not None and found[0] == key else None
+
+
 class _StampedCache(FunctionCache):
+    """A cache that never ends a call: what cannot be read is compiled, what cannot be written is left."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        locator, base = self._impl.locator, self._impl.filename_base
+        self._cache_file = _KeyedFile(self.cache_path, base, locator.get_source_stamp())
+
     def _index_key(self, sig, codegen):
         return (*super()._index_key(sig, codegen), _STAMP)
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged file may raise anything; what is compiled now is saved to a new index
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig, data):
+        with contextlib.suppress(Exception):
+            super().save_overload(sig, data)
 
 
 # error_model="numpy": a test for zero before every division would keep loops from being vectorised.

@@ -12,13 +12,9 @@ from numba.extending import overload
 from fastloss._blocks import BLOCK, CHUNK, LANES
 from fastloss._numba._jit import bits, f32, from_bits, inline, u32
 
-# float16 and bfloat16, which Numba does not know on the CPU, travel as records that say what they are.
-HALF = np.dtype([("half", np.uint16)])
-BFLOAT = np.dtype([("bfloat", np.uint16)])
-
-
-def _has(array, field):
-    return isinstance(array.dtype, types.Record) and field in array.dtype.fields
+# float16 and bfloat16, which Numba does not know on the CPU, travel as integers that no kernel gets otherwise. Not as
+# records: Numba names compiled functions after those by a number that differs between processes.
+HALF, BFLOAT = np.dtype(np.uint16), np.dtype(np.int16)
 
 
 @inline
@@ -65,10 +61,10 @@ def value_at(source, i, like):
 
 @overload(value_at, inline="always")
 def _value_at(source, i, like):
-    if _has(source, "half"):
-        return lambda source, i, like: like.dtype.type(half_to_f32(source[i]["half"]))
-    if _has(source, "bfloat"):
-        return lambda source, i, like: like.dtype.type(bfloat_to_f32(source[i]["bfloat"]))
+    if source.dtype == types.uint16:
+        return lambda source, i, like: like.dtype.type(half_to_f32(source[i]))
+    if source.dtype == types.int16:
+        return lambda source, i, like: like.dtype.type(bfloat_to_f32(source[i]))
     return lambda source, i, like: like.dtype.type(source[i])
 
 
@@ -78,16 +74,16 @@ def put(target, i, value):
 
 @overload(put, inline="always")
 def _put(target, i, value):
-    if _has(target, "half"):
+    if target.dtype == types.uint16:
 
         def put_half(target, i, value):
-            target[i]["half"] = f32_to_half(value)
+            target[i] = f32_to_half(value)
 
         return put_half
-    if _has(target, "bfloat"):
+    if target.dtype == types.int16:
 
         def put_bfloat(target, i, value):
-            target[i]["bfloat"] = f32_to_bfloat(value)
+            target[i] = np.int16(f32_to_bfloat(value))
 
         return put_bfloat
 
