@@ -15,7 +15,7 @@ _forked = False  # OpenMP's threads do not survive fork: a child works on one
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 _MOST = 256  # more threads than this are never started
-_SPAN = 2048  # blocks between two looks at pending signals
+_SPAN = 1 << 23  # elements between two looks at pending signals, per thread if blocks are longer
 
 
 def _cgroup_quota() -> float | None:
@@ -137,14 +137,16 @@ def choose(n_threads: int | None, work: int, grain: int, survives_fork: bool) ->
     return min(get_num_threads(), work // grain)
 
 
-def split(call: Callable[[int, int], bool], blocks: int, threads: int) -> bool:
-    """Run ``call(first, last)`` over all blocks on ``threads`` threads, the caller's among them."""
-    if threads <= 1 and blocks <= _SPAN:
+def split(call: Callable[[int, int], bool], blocks: int, size: int, threads: int) -> bool:
+    """Run ``call(first, last)`` over all blocks, ``size`` elements each, on ``threads`` threads, the caller's too."""
+    threads = max(1, threads)
+    span = -(-_SPAN // (size * threads)) * threads  # whole rounds of blocks
+    if threads == 1 and blocks <= span:
         return call(0, blocks)
     bad = False
     # In spans, so that Ctrl-C is seen between them.
-    for start in range(0, blocks, _SPAN):
-        stop = min(start + _SPAN, blocks)
+    for start in range(0, blocks, span):
+        stop = min(start + span, blocks)
         pieces = min(stop - start, threads)
         bounds = [start + (stop - start) * k // pieces for k in range(pieces + 1)]
         others = [_submit(call, bounds[k], bounds[k + 1], pieces) for k in range(1, pieces)]

@@ -67,14 +67,10 @@ def test_a_long_call_ends_within_half_a_second(compiled, kind, n_threads):
     assert delay(compiled, kind, n_threads) < 0.5
 
 
-def test_many_rows_of_few_classes(compiled, request):
-    if compiled == "numba":
-        reason = "the targets of 10^8 rows are checked in one go, and slowly"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_many_rows_of_few_classes(compiled):
     assert delay(compiled, 10, 1) < 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="signals are looked at every 2048 blocks, here more than there are")
 def test_few_rows_of_many_classes(compiled):
     # A thousand blocks of a million classes each.
     assert delay(compiled, 1_000_000, 1) < 0.5

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastloss._blocks import blocks_of
+from fastloss._blocks import BLOCK, block_rows, blocks_of
 from fastloss._threads import split
 from fastloss.registry import LOSSES
 
@@ -59,9 +59,10 @@ def describe() -> str:
     return f"CPU level {level}{forced} {fma}, {threads}"
 
 
-def _run(kernel, arguments, partials, threads: int) -> bool:
+def _run(kernel, arguments, partials, size: int, threads: int) -> bool:
+    """Run a kernel over blocks of ``size`` elements."""
     if threads > 1 and not kernels.OPENMP:
-        return split(lambda first, last: kernel(*arguments, partials, first, last, 1), partials.size, threads)
+        return split(lambda first, last: kernel(*arguments, partials, first, last, 1), partials.size, size, threads)
     return kernel(*arguments, partials, 0, partials.size, threads)
 
 
@@ -88,14 +89,14 @@ def plain_td_loss(
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
     facts = LOSSES[loss]
     arguments = (facts.index, x, y, params, weight, mask, scale, losses, grad, hess, facts.target == "unit")
-    return _run(kernels.elementwise, arguments, partials, threads)
+    return _run(kernels.elementwise, arguments, partials, BLOCK, threads)
 
 
 def cross_entropy(
     x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
 ):
     arguments = (x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad)
-    return _run(kernels.cross_entropy, arguments, partials, threads)
+    return _run(kernels.cross_entropy, arguments, partials, block_rows(x.shape[1]) * x.shape[1], threads)
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
@@ -113,4 +114,4 @@ def td_loss(
         q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, scale,
         losses, grad, td_error,
     )  # fmt: skip
-    return _run(kernels.td_loss, arguments, partials, threads)
+    return _run(kernels.td_loss, arguments, partials, block_rows(q.shape[1]) * q.shape[1], threads)

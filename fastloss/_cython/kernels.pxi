@@ -48,7 +48,7 @@ cdef enum:
     CHUNK = 1024    # elements worked on at a time: inputs and results of a chunk fit into L1
     LANES = 64      # accumulators of a sum
     NARROW = 32     # up to this many classes, rows are worked on side by side
-    SPAN = 2048     # blocks between two looks at pending signals
+    SPAN = 1 << 23  # elements between two looks at pending signals, see _threads.split
     GRAIN = 16384   # elements that are worth a thread of their own
 
 cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk
@@ -84,13 +84,15 @@ THREAD_GRAIN = <int>GRAIN
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
-cdef bint launch(Kernel kernel, const void* job, Py_ssize_t first, Py_ssize_t last, int threads) except? True:
-    # Run a kernel over a range of blocks; Ctrl-C is honoured between spans.
-    cdef Py_ssize_t span, start, stop, piece, pieces, lo, hi
+cdef bint launch(Kernel kernel, const void* job, Py_ssize_t first, Py_ssize_t last, Py_ssize_t size,
+                 int threads) except? True:
+    # Run a kernel over a range of blocks of `size` elements; Ctrl-C is honoured between spans, whole rounds of blocks.
+    cdef Py_ssize_t k, start, stop, piece, pieces, lo, hi, round_ = max(threads, 1)
+    cdef Py_ssize_t span = (SPAN + size * round_ - 1) // (size * round_) * round_
     cdef bint bad = False
-    for span in range((last - first + SPAN - 1) // SPAN):
-        start = first + span * SPAN
-        stop = min(start + SPAN, last)
+    for k in range((last - first + span - 1) // span):
+        start = first + k * span
+        stop = min(start + span, last)
         with nogil:
             if threads <= 1 or stop - start < 2:
                 bad |= kernel(job, start, stop)
@@ -101,7 +103,7 @@ cdef bint launch(Kernel kernel, const void* job, Py_ssize_t first, Py_ssize_t la
                     lo = start + (stop - start) * piece // pieces
                     hi = start + (stop - start) * (piece + 1) // pieces
                     bad |= kernel(job, lo, hi)
-        if last - first > SPAN:
+        if last - first > span:
             PyErr_CheckSignals()
     return bad
 
@@ -163,7 +165,7 @@ def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple 
     job.loss = loss
     job.mode = 2 if hess is not None else (1 if grad is not None else 0)
     cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
-    return launch(kernel, &job, first, last, threads)
+    return launch(kernel, &job, first, last, BLOCK, threads)
 
 
 def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
@@ -187,7 +189,7 @@ def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarr
     job.smoothing = smoothing
     job.grad = data_of(grad)
     cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
-    return launch(kernel, &job, first, last, threads)
+    return launch(kernel, &job, first, last, job.block_rows * job.classes, threads)
 
 
 def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index,
@@ -199,7 +201,7 @@ def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray c
     job.target_code = code_of(target)
     job.class_weight = <const double*>data_of(class_weight)
     job.ignore_index = ignore_index
-    return launch(target_weight_blocks, &job, 0, cnp.PyArray_SIZE(partials), 1)
+    return launch(target_weight_blocks, &job, 0, cnp.PyArray_SIZE(partials), BLOCK, 1)
 
 
 def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray rewards not None,
@@ -229,7 +231,7 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     job.grad = data_of(grad)
     job.td_error = data_of(td_error)
     cdef Kernel kernel = td_blocks_f64 if job.entries.code == F64 else td_blocks_f32
-    return launch(kernel, &job, first, last, threads)
+    return launch(kernel, &job, first, last, job.block_rows * job.actions_count, threads)
 
 
 include "plain.pxi"

@@ -87,9 +87,10 @@ cdef Entries open_entries(cnp.ndarray x, Py_ssize_t n, object weight, object mas
     return e
 
 
-cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t size, Py_ssize_t block_size):
-    # Run a kernel over all blocks of n entries and `size` elements; the sum, or None if a target is bad.
+cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block_size):
+    # Run a kernel over all blocks of n entries of `width` elements; the sum, or None if a target is bad.
     cdef cnp.npy_intp blocks = (e.n + block_size - 1) // block_size
+    cdef Py_ssize_t size = e.n * width
     cdef double partial
     cdef cnp.ndarray partials
     cdef int threads
@@ -101,7 +102,7 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t siz
     threads = 1 if size < 2 * GRAIN else choose(None, size, GRAIN, not FASTLOSS_OPENMP)
     if threads > 1 and not FASTLOSS_OPENMP:
         return None
-    return None if launch(kernel, job, 0, blocks, threads) else exact_sum(partials)
+    return None if launch(kernel, job, 0, blocks, block_size * width, threads) else exact_sum(partials)
 
 
 def plain_elementwise(int loss, object x, object y, tuple params, object weight, object mask, bint mean,
@@ -141,7 +142,7 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
         if targets_outside(&job, <const float*>NULL) if job.entries.code == F32 else targets_outside(&job, <const double*>NULL):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
-    cdef object total_ = run_plain(kernel, &job, &job.entries, n, BLOCK)
+    cdef object total_ = run_plain(kernel, &job, &job.entries, 1, BLOCK)
     if total_ is None:
         return None
     return (<double>total_ / kept if mean else total_), grad
@@ -184,7 +185,7 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
     job.entries.scale = 1.0 / kept if mean else 1.0
     job.grad = data_of(grad)
     cdef Kernel kernel = row_blocks_f32 if job.entries.code == F32 else row_blocks_f64
-    cdef object total_ = run_plain(kernel, &job, &job.entries, n * job.classes, job.block_rows)
+    cdef object total_ = run_plain(kernel, &job, &job.entries, job.classes, job.block_rows)
     if total_ is None:
         return None
     return (<double>total_ / kept if mean else total_), grad
@@ -241,7 +242,7 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     job.grad = data_of(grad)
     job.td_error = data_of(error)
     cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
-    cdef object total_ = run_plain(kernel, &job, &job.entries, n * job.actions_count, job.block_rows)
+    cdef object total_ = run_plain(kernel, &job, &job.entries, job.actions_count, job.block_rows)
     if total_ is None:
         return None
     return (<double>total_ / kept if mean else total_), grad, error

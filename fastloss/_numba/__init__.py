@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastloss._blocks import CHUNK, LANES, NARROW, blocks_of
+from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise_generated, gather, narrow, rows, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._threads import split
@@ -56,12 +56,14 @@ def _entries(weight, mask):
     return _readable(weight), _NO_FLAGS if mask is None else _readable(mask)
 
 
-def _run(kernel, arguments, partials, threads, dtype, room):
+def _run(kernel, arguments, partials, size, threads, dtype, room):
+    """Run a kernel over blocks of ``size`` elements."""
+
     def call(first, last):
         work, lanes = np.empty(room, dtype), np.empty(3 * LANES + rows.SIDES)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
-    return split(call, partials.size, threads)
+    return split(call, partials.size, size, threads)
 
 
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
@@ -74,7 +76,8 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     arguments = (
         _readable(x), _readable(y), np.array(params, np.float64), *_entries(weight, mask), scale, *outputs, in_place,
     )  # fmt: skip
-    return _run(getattr(elementwise_generated, f"{loss}_{suffix}"), arguments, partials, threads, dtype, 5 * CHUNK)
+    kernel = getattr(elementwise_generated, f"{loss}_{suffix}")
+    return _run(kernel, arguments, partials, BLOCK, threads, dtype, 5 * CHUNK)
 
 
 def _targets(target):
@@ -100,16 +103,16 @@ def cross_entropy(
     )  # fmt: skip
     few = x.shape[1] <= NARROW
     kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
-    return _run(kernel, arguments, partials, threads, dtype, room)
+    return _run(kernel, arguments, partials, block_rows(x.shape[1]) * x.shape[1], threads, dtype, room)
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
     partials = np.empty(blocks_of(target.size))
-    bad = rows.target_weight_blocks(
+    arguments = (
         _targets(target), classes, _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
-        *_entries(weight, mask), partials, np.empty(LANES),
+        *_entries(weight, mask),
     )  # fmt: skip
-    return partials, bad
+    return partials, _run(rows.target_weight_blocks, arguments, partials, BLOCK, 1, np.float64, 2 * CHUNK)
 
 
 def td_loss(
@@ -125,4 +128,4 @@ def td_loss(
         *_entries(weight, mask), scale, _readable(none if losses is None else losses),
         _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),
     )  # fmt: skip
-    return _run(gather.td_blocks, arguments, partials, threads, dtype, gather.ROOM)
+    return _run(gather.td_blocks, arguments, partials, block_rows(q.shape[1]) * q.shape[1], threads, dtype, gather.ROOM)

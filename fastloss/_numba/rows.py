@@ -6,9 +6,9 @@ classes are in ``wide.py``, of few classes in ``narrow.py``.
 
 import numpy as np
 
-from fastloss._blocks import BLOCK, SIDE
+from fastloss._blocks import BLOCK, CHUNK, SIDE
 from fastloss._numba._jit import inline, kernel
-from fastloss._numba.blocks import clear, total
+from fastloss._numba.blocks import add_lanes, chunk_bounds, clear, load_weights, total
 from fastloss._numba.primitives_generated import log1p_f64
 
 INFINITY = np.inf
@@ -50,18 +50,25 @@ def sum_of_weights(class_weight, classes):
 @inline
 def load_targets(target, first, n, classes, ignore_index, mask, y):
     """Classes of rows from ``first`` on, -1 where a row counts as masked. Returns whether one is bad."""
-    bad = False
     part = target[first : first + n]
-    # A division per row would take longer than all else here.
-    run = target.size // mask.size if mask.size > 0 else 1
     for r in range(n):
-        k = np.int64(part[r])
-        if mask.size > 0 and not mask[first + r if run == 1 else (first + r) // run]:
-            k = ignore_index
-        outside = k < 0 or k >= classes
-        bad |= outside and k != ignore_index
-        y[r] = -1 if outside or k == ignore_index else k
-    return bad
+        y[r] = part[r]
+    if mask.size == target.size:
+        kept = mask[first : first + n]  # a division per row would take longer than all else here
+        for r in range(n):
+            k = y[r]
+            y[r] = k if kept[r] else ignore_index
+    elif mask.size > 0:
+        run = target.size // mask.size
+        for r in range(n):
+            y[r] = y[r] if mask[(first + r) // run] else ignore_index
+    bad = 0
+    for r in range(n):
+        k = y[r]
+        outside = (k < 0) | (k >= classes)
+        bad |= outside & (k != ignore_index)
+        y[r] = -1 if outside | (k == ignore_index) else k
+    return bad != 0
 
 
 @inline
@@ -128,19 +135,31 @@ def drop_masked(losses, y):
 
 
 @kernel
-def target_weight_blocks(target, classes, class_weight, ignore_index, weight, mask, partials, lanes):
+def target_weight_blocks(
+    target, classes, class_weight, ignore_index, weight, mask, partials, first, last, work, flags, lanes
+):
     """Sums of the kept rows' weights: the divisors of means."""
     bad = False
     n = target.size
-    run = n // weight.size if weight.size > 0 else 1
-    y = np.empty(1, np.int64)
-    for block in range(partials.size):
+    for block in range(first, last):
         clear(lanes)
-        start = block * BLOCK
-        for i in range(start, min(start + BLOCK, n)):
-            bad |= load_targets(target, i, 1, classes, ignore_index, mask, y)
-            if y[0] >= 0:
-                w = np.float64(weight[i // run]) if weight.size > 0 else 1.0
-                lanes[(i - start) % lanes.size] += weight_of(class_weight, y[0]) * w
+        for chunk in range(BLOCK // CHUNK):
+            start, stop = chunk_bounds(block, chunk, n)
+            if start >= stop:
+                break
+            y, weights = work[: stop - start].view(np.int64), work[CHUNK : CHUNK + stop - start]
+            bad |= load_targets(target, start, stop - start, classes, ignore_index, mask, y)
+            if weight.size > 0:
+                load_weights(weight, n, start, weights)
+            else:
+                for r in range(y.size):
+                    weights[r] = 1.0
+            if class_weight.size > 0:
+                for r in range(y.size):
+                    weights[r] = class_weight[max(y[r], 0)] * weights[r]
+            for r in range(y.size):
+                w = weights[r]
+                weights[r] = w if y[r] >= 0 else 0.0
+            add_lanes(lanes, weights)
         partials[block] = total(lanes)
     return bad
