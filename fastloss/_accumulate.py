@@ -71,7 +71,7 @@ class LossSum:
             entries, block = math.prod(input_shape[1:-1]), block_rows(input_shape[-1])
         else:
             entries, block = math.prod(input_shape[1:]), BLOCK
-        self._params = self.facts.parse(params)
+        self._params = self.facts.parse({name: value for name, value in params.items() if value is not None})
         self._shape = tuple(input_shape)
         self.granularity = block // math.gcd(block, entries) if entries else 1
         self._total, self._weight, self._closed = ExactSum(), ExactSum(), False

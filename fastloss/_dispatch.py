@@ -74,7 +74,11 @@ def status(name: str) -> str:
 
         if not _has_numba():
             return f"missing; {_HOW_TO_GET[name]}"
-        return f"numba {importlib.metadata.version('numba')}, not loaded yet"
+        try:
+            version = importlib.metadata.version("numba")
+        except importlib.metadata.PackageNotFoundError:  # on the path, but not installed
+            version = "(version unknown)"
+        return f"numba {version}, not loaded yet"
     try:
         return _load(name).describe()
     except RuntimeError as error:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from . import reference
+from .registry import LOSSES
 
 name = "numpy"
 GRAIN = 1 << 62  # never more than one thread
@@ -18,9 +19,6 @@ plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way
 
 _BLOCK = 4096  # elements behind one partial sum, in every backend
 _PART = 65536  # elements computed at a time, which bounds the memory
-
-# Losses whose targets are probabilities.
-_PROBABILITIES = {"binary_cross_entropy_with_logits"}
 
 
 def describe():
@@ -60,7 +58,7 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     for part in _parts(n, _BLOCK, 1):
         targets = y[part].astype(np.float64)
         used = _spread(mask, part, n, True)
-        if loss in _PROBABILITIES:
+        if LOSSES[loss].target == "unit":
             valid = (targets >= 0) & (targets <= 1)
             bad |= bool(np.any(used & ~valid))
             used = used & valid

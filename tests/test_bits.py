@@ -168,6 +168,12 @@ def test_a_chunk_of_another_width_is_refused(name, shape):
         LossSum(name, (10_000, 4)).update(*case.args)
 
 
+def test_loss_sum_takes_the_defaults_of_the_loss(backend):
+    running = LossSum("binary_cross_entropy_with_logits", (9,), backend=backend, pos_weight=None)
+    running.update(np.zeros(9), np.ones(9))
+    assert running.mean == pytest.approx(np.log(2))
+
+
 def test_loss_sum_names_bad_targets(backend):
     running = LossSum("cross_entropy", (9, 3), backend=backend)
     with pytest.raises(IndexError, match="got 3 at index 1"):

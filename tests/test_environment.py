@@ -1,6 +1,7 @@
 """What the environment and the program choose: backend, CPU level, number of threads."""
 
 import contextvars
+import importlib.metadata
 import os
 import threading
 
@@ -83,6 +84,17 @@ def test_the_fallback_is_the_next_best():
     text = output(code)
     assert text.splitlines()[0].split() == rest
     assert 'pip install "fastloss[numba]"' in text
+
+
+def test_a_numba_without_metadata(monkeypatch):
+    # As when its folder was copied.
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(_dispatch, "_loaded", {})
+    monkeypatch.setattr(_dispatch, "_has_numba", lambda: True)
+    assert _dispatch.status("numba") == "numba (version unknown), not loaded yet"
 
 
 def test_a_backend_that_cannot_be_imported_is_passed_over(tmp_path):

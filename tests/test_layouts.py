@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import assert_same_bits, build, keep, variants, weights
+from cases import ELEMENTWISE, assert_same_bits, build, keep, variants, weights
 
 
 def transposed(a):
@@ -84,6 +84,16 @@ def test_out_receives_the_gradient(loss, backend, dtype):
         found = case(backend, out=out)
         assert found.grad is out
         assert_same_bits(found, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_out_of_a_subclass(loss, backend, dtype):
+    # A matrix stays two-dimensional whatever is done to it.
+    case = build(loss, dtype, (9, 8) if loss in ELEMENTWISE else (9,))
+    out = np.matrix(np.full(case.args[0].shape, 7, dtype))
+    found = case(backend, out=out)
+    assert found.grad is out
+    np.testing.assert_array_equal(np.asarray(out), case(backend).grad)
 
 
 def test_out_with_gaps_leaves_the_gaps_alone(loss, backend):
