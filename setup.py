@@ -7,8 +7,6 @@ that runs on Numba or NumPy.
 
 import os
 import platform
-import sys
-import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -57,35 +55,18 @@ class BuildKernels(build_ext):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
-    def openmp_flags(self):
-        """Flags for OpenMP if a program that uses it compiles and links; else the threads are Python's."""
-        if self.compiler.compiler_type == "msvc":
-            return ["/openmp"], []
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-            try:
-                objects = self.compiler.compile([str(source)], folder, extra_postargs=["-fopenmp"])
-                self.compiler.link_executable(objects, "probe", folder, extra_postargs=["-fopenmp"])
-            except Exception as error:
-                print(f"fastloss: no OpenMP ({error})", file=sys.stderr)
-                return [], []
-        return ["-fopenmp"], ["-fopenmp"]
-
     def build_extensions(self):
         from Cython.Build import cythonize
 
         self.note = Path("." if self.inplace else self.build_lib, FOLDER, "build_failed.txt")
         self.note.unlink(missing_ok=True)
         msvc = self.compiler.compiler_type == "msvc"
-        compile_openmp, link_openmp = self.openmp_flags()
         for ext in self.extensions:
             ext.extra_compile_args = list(MSVC_FLAGS if msvc else UNIX_FLAGS + GCC_FLAGS)
             if ext.name.endswith("cpu"):
                 continue
             level = ext.name.rpartition("_")[2]
-            ext.extra_compile_args += LEVELS[level][msvc] + compile_openmp
-            ext.extra_link_args = list(link_openmp)
+            ext.extra_compile_args += LEVELS[level][msvc]
         directives = {
             "language_level": 3, "boundscheck": CHECKED, "wraparound": False, "cdivision": True,
             "initializedcheck": CHECKED,

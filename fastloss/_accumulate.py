@@ -96,7 +96,7 @@ class LossSum:
         y = _validate.element_target(target, x).reshape(-1)
         weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
         partials = np.empty(blocks_of(x.size))
-        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN, self._engine.SURVIVES_FORK)
+        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
         if self._engine.elementwise(
             self.facts.name, x.reshape(-1), y, self._params, weight, kept, 1.0, None, None, None, partials, threads
         ):
@@ -109,7 +109,7 @@ class LossSum:
         weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
         counted, bad = self._engine.target_weight(t, classes, self._class_weight, self._ignore_index, None, kept)
         partials = np.empty(blocks_of(t.size, block_rows(classes)))
-        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN, self._engine.SURVIVES_FORK)
+        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
         if bad or self._engine.cross_entropy(
             x.reshape(-1, classes), t, self._class_weight, self._ignore_index, self._params[0], weight, kept, 1.0,
             None, None, partials, threads,

@@ -14,7 +14,6 @@ from .registry import LOSSES
 
 name = "numpy"
 GRAIN = 1 << 62  # never more than one thread
-SURVIVES_FORK = True
 plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
 
 _BLOCK = 4096  # elements behind one partial sum, in every backend

@@ -127,7 +127,7 @@ def elementwise(
     if facts.target == "unit" and out is not None and np.may_share_memory(out, x):
         _validate.check_unit(y, kept, input.shape)  # before the input is overwritten
     partials = np.empty(blocks_of(x.size))
-    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
         facts.name, x, y, params, weight, kept, _scale(divisor), buffers.flat(buffers.losses),
         buffers.flat(buffers.grad), None, partials, threads,
@@ -145,7 +145,7 @@ def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads
     y = _validate.element_target(target, x)
     weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
     grad, hess = _memory.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
         facts.name, x.reshape(-1), y.reshape(-1), params, weight, kept, 1.0, None, grad.reshape(-1),
         hess.reshape(-1), np.empty(blocks_of(x.size)), threads,
@@ -185,7 +185,7 @@ def cross_entropy(
     )
     divisor = _divisor(reduction, normalizer, lambda: exact_sum(sums))
     partials = np.empty(blocks_of(t.size, block_rows(classes)))
-    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = bad or engine.cross_entropy(
         x.reshape(-1, classes), t, class_weight, ignore, label_smoothing, row_weight, kept, _scale(divisor),
         buffers.flat(buffers.losses), buffers.flat(buffers.grad, (-1, classes)), partials, threads,
@@ -239,7 +239,7 @@ def td_loss(
         _validate.check_indices("actions", a, count, None, kept, shape)  # before q is overwritten
     td_error = np.empty(shape, x.dtype)
     partials = np.empty(blocks_of(a.size, block_rows(count)))
-    threads = _threads.choose(n_threads, x.size, engine.GRAIN, engine.SURVIVES_FORK)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     rows = (-1, count)
     bad = engine.td_loss(
         x.reshape(rows), a, r.reshape(-1), values.reshape(rows), ended, gamma, buffers.flat(online, rows),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["choose", "describe", "get_num_threads", "set_num_threads", "split"]
+__all__ = ["choose", "describe", "get_num_threads", "set_num_threads", "split", "submit"]
 
 _limit: tuple[int, str] | None = None  # threads and the reason for that number, found on first use
-_forked = False  # OpenMP's threads do not survive fork: a child works on one
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
+_PATIENCE = 100  # times that the caller yields before it goes to sleep
 _MOST = 256  # more threads than this are never started
 _SPAN = 1 << 23  # elements between two looks at pending signals, per thread if blocks are longer
 
@@ -122,53 +124,74 @@ def describe() -> str:
     """The number of threads and where it comes from."""
     n = get_num_threads()
     assert _limit is not None
-    return f"{n} ({_limit[1]})" + (", 1 in this forked process" if _forked else "")
+    return f"{n} ({_limit[1]})"
 
 
-def choose(n_threads: int | None, work: int, grain: int, survives_fork: bool) -> int:
+def choose(n_threads: int | None, work: int, grain: int) -> int:
     """Threads for a call of ``work`` units of which ``grain`` are worth a thread of their own."""
-    wanted = None if n_threads is None else check(n_threads)
-    if _forked and not survives_fork:
-        return 1
-    if wanted is not None:
-        return wanted
+    if n_threads is not None:
+        return check(n_threads)
     if work < 2 * grain:
         return 1
     return min(get_num_threads(), work // grain)
 
 
 def split(call: Callable[[int, int], bool], blocks: int, size: int, threads: int) -> bool:
-    """Run ``call(first, last)`` over all blocks, ``size`` elements each, on ``threads`` threads, the caller's too."""
-    threads = max(1, threads)
-    span = -(-_SPAN // (size * threads)) * threads  # whole rounds of blocks
-    if threads == 1 and blocks <= span:
+    """Run ``call(first, last)`` over all blocks, ``size`` elements each, on ``threads`` threads, the caller's too.
+
+    Pieces are claimed one after the other, so a thread that comes late, or whose core is busy elsewhere, does not
+    hold up the call: the others have done its share, and one that has not begun by then is not waited for.
+    """
+    if threads <= 1 and blocks * size <= _SPAN:
         return call(0, blocks)
-    bad = False
-    # In spans, so that Ctrl-C is seen between them.
-    for start in range(0, blocks, span):
-        stop = min(start + span, blocks)
-        pieces = min(stop - start, threads)
-        bounds = [start + (stop - start) * k // pieces for k in range(pieces + 1)]
-        others = [_submit(call, bounds[k], bounds[k + 1], pieces) for k in range(1, pieces)]
-        bad |= call(bounds[0], bounds[1])
-        for other in others:
-            bad |= other.result()
-    return bad
+    pieces = min(blocks, max(-(-blocks * size // _SPAN), 8 * threads if threads > 1 else 1))
+    claims = itertools.count()
+
+    def work() -> bool:
+        bad = False
+        while (k := next(claims)) < pieces:  # Ctrl-C is seen between pieces
+            bad |= call(blocks * k // pieces, blocks * (k + 1) // pieces)
+        return bad
+
+    others = [submit(work, threads) for _ in range(min(threads, pieces) - 1)]
+    try:
+        bad = work()
+    finally:
+        pieces = 0
+        _finish(others)
+    return any([bad, *(other.result() for other in others if not other.cancelled())])
 
 
-def _submit(call: Callable[[int, int], bool], first: int, last: int, threads: int) -> Future[bool]:
+def _finish(others: list[Future[bool]]) -> None:
+    """Wait for those that have begun: the memory they work on must outlive them, also if Ctrl-C is pressed twice."""
+    interrupt: BaseException | None = None
+    for other in others:
+        for _ in range(_PATIENCE):
+            if other.cancel() or other.done():
+                break
+            time.sleep(0)  # a piece is short: to fall asleep and be woken takes longer
+        while not other.cancel() and not other.done():
+            try:
+                other.exception()
+            except BaseException as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def submit(work: Callable[[], bool], threads: int) -> Future[bool]:
+    """Have one of the pool's threads, at least ``threads - 1``, call ``work``."""
     global _pool
     with _pool_lock:
         if _pool is None or _pool._max_workers < threads - 1:
             # A pool that was too small is left to finish what it has; its idle threads end with it.
             _pool = ThreadPoolExecutor(max(threads, get_num_threads()) - 1, thread_name_prefix="fastloss")
-        return _pool.submit(call, first, last)
+        return _pool.submit(work)
 
 
 def _after_fork() -> None:
-    global _forked, _pool, _pool_lock
-    _forked = True
-    _pool = None
+    global _pool, _pool_lock
+    _pool = None  # its threads are the parent's
     _pool_lock = threading.Lock()
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastloss._blocks import BLOCK, block_rows, blocks_of
-from fastloss._threads import split
+from fastloss._blocks import blocks_of
 from fastloss.registry import LOSSES
 
 name = "cython"
@@ -48,22 +47,13 @@ def _import():
 
 level, kernels = _import()
 GRAIN = kernels.THREAD_GRAIN
-SURVIVES_FORK = not kernels.OPENMP  # OpenMP's threads do not
 
 
 def describe() -> str:
     """A line for show_config()."""
     forced = " (FASTLOSS_CPU)" if os.environ.get("FASTLOSS_CPU") else ""
     fma = "with fused multiply-add" if kernels.HAS_FMA else "without fused multiply-add"
-    threads = "OpenMP" if kernels.OPENMP else "Python threads"
-    return f"CPU level {level}{forced} {fma}, {threads}"
-
-
-def _run(kernel, arguments, partials, size: int, threads: int) -> bool:
-    """Run a kernel over blocks of ``size`` elements."""
-    if threads > 1 and not kernels.OPENMP:
-        return split(lambda first, last: kernel(*arguments, partials, first, last, 1), partials.size, size, threads)
-    return kernel(*arguments, partials, 0, partials.size, threads)
+    return f"CPU level {level}{forced} {fma}"
 
 
 def plain_elementwise(facts, input, target, params, weight, mask, mean, grad, out):
@@ -89,14 +79,14 @@ def plain_td_loss(
 def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
     facts = LOSSES[loss]
     arguments = (facts.index, x, y, params, weight, mask, scale, losses, grad, hess, facts.target == "unit")
-    return _run(kernels.elementwise, arguments, partials, BLOCK, threads)
+    return kernels.elementwise(*arguments, partials, threads)
 
 
 def cross_entropy(
     x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
 ):
     arguments = (x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad)
-    return _run(kernels.cross_entropy, arguments, partials, block_rows(x.shape[1]) * x.shape[1], threads)
+    return kernels.cross_entropy(*arguments, partials, threads)
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
@@ -114,4 +104,4 @@ def td_loss(
         q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, scale,
         losses, grad, td_error,
     )  # fmt: skip
-    return _run(kernels.td_loss, arguments, partials, block_rows(q.shape[1]) * q.shape[1], threads)
+    return kernels.td_loss(*arguments, partials, threads)

@@ -12,7 +12,6 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from cython.parallel cimport prange
 from libc.stdint cimport (
     int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, INT64_MAX,
 )
@@ -31,11 +30,12 @@ cdef extern from "platform.h" nogil:
     float from_bits_f32(uint32_t)
     double from_bits_f64(uint64_t)
     void prefetch(const void*)
+    int64_t atomic_add(int64_t*, int64_t)   # returns what was there before
+    void yield_core()
     Py_ssize_t halves_to_f32(const uint16_t*, float*, Py_ssize_t)
     Py_ssize_t f32_to_halves(const float*, uint16_t*, Py_ssize_t)
     const double INFINITY
     const double NAN
-    const int FASTLOSS_OPENMP
     const int FASTLOSS_HAS_FMA
 
 ctypedef fused real:
@@ -48,8 +48,8 @@ cdef enum:
     CHUNK = 1024    # elements worked on at a time: inputs and results of a chunk fit into L1
     LANES = 64      # accumulators of a sum
     NARROW = 32     # up to this many classes, rows are worked on side by side
-    SPAN = 1 << 23  # elements between two looks at pending signals, see _threads.split
-    GRAIN = 16384   # elements that are worth a thread of their own
+    SPAN = 1 << 20  # elements that are worked on without a look at pending signals
+    GRAIN = 131072   # elements that are worth a thread of their own
 
 cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk
     F16, BF16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64
@@ -71,6 +71,8 @@ cdef struct Entries:
 
 ctypedef bint (*Kernel)(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
+from fastloss._threads import submit
+
 include "primitives_generated.pxi"
 include "elementwise_generated.pxi"
 include "blocks.pxi"
@@ -78,34 +80,69 @@ include "elementwise.pxi"
 include "rows.pxi"
 include "gather.pxi"
 
-OPENMP = bool(FASTLOSS_OPENMP)
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
 THREAD_GRAIN = <int>GRAIN
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
-cdef bint launch(Kernel kernel, const void* job, Py_ssize_t first, Py_ssize_t last, Py_ssize_t size,
-                 int threads) except? True:
-    # Run a kernel over a range of blocks of `size` elements; Ctrl-C is honoured between spans, whole rounds of blocks.
-    cdef Py_ssize_t k, start, stop, piece, pieces, lo, hi, round_ = max(threads, 1)
-    cdef Py_ssize_t span = (SPAN + size * round_ - 1) // (size * round_) * round_
-    cdef bint bad = False
-    for k in range((last - first + span - 1) // span):
-        start = first + k * span
-        stop = min(start + span, last)
+cdef class Task:
+    # A kernel over blocks, in pieces that threads claim one after the other, so a thread that comes late or whose
+    # core is busy elsewhere does not hold up the call. One that comes after the end finds nothing to do.
+    cdef Kernel kernel
+    cdef const void* job
+    cdef Py_ssize_t blocks
+    cdef Py_ssize_t burst       # pieces between two looks at pending signals
+    cdef int64_t pieces, claimed, active, bad
+
+    def __call__(self):
+        while self.work():
+            pass
+
+    cdef bint work(self):
+        # Work until nothing is left, or for a while; returns whether there may be more.
+        cdef int64_t k = 0, done = 0
         with nogil:
-            if threads <= 1 or stop - start < 2:
-                bad |= kernel(job, start, stop)
-            else:
-                # More pieces than threads, so that a core that is busy elsewhere does not hold up the call.
-                pieces = min(stop - start, <Py_ssize_t>threads * 8)
-                for piece in prange(pieces, num_threads=threads, schedule="dynamic", chunksize=1):
-                    lo = start + (stop - start) * piece // pieces
-                    hi = start + (stop - start) * (piece + 1) // pieces
-                    bad |= kernel(job, lo, hi)
-        if last - first > span:
+            atomic_add(&self.active, 1)
+            while done < self.burst:
+                k = atomic_add(&self.claimed, 1)
+                if k >= self.pieces:
+                    break
+                if self.kernel(self.job, self.blocks * k // self.pieces, self.blocks * (k + 1) // self.pieces):
+                    atomic_add(&self.bad, 1)
+                done += 1
+            atomic_add(&self.active, -1)
+        return k < self.pieces
+
+    cdef void close(self) noexcept nogil:
+        # Let nobody begin another piece, and wait for those who have: the job is about to go.
+        atomic_add(&self.claimed, self.pieces)
+        while atomic_add(&self.active, 0) > 0:
+            yield_core()
+
+
+cdef bint launch(Kernel kernel, const void* job, Py_ssize_t blocks, Py_ssize_t size, int threads) except? True:
+    # Run a kernel over all blocks, of `size` elements each.
+    cdef Task task
+    cdef bint bad
+    if threads <= 1 and blocks * size <= SPAN:
+        with nogil:
+            bad = kernel(job, 0, blocks)
+        return bad
+    task = Task.__new__(Task)
+    task.kernel = kernel
+    task.job = job
+    task.blocks = blocks
+    task.pieces = min(blocks, max(blocks * size // SPAN + 1, 32 * threads if threads > 1 else 1))
+    task.burst = max(1, SPAN // max(1, blocks * size // task.pieces))
+    try:
+        for _ in range(min(<int64_t>threads, task.pieces) - 1):
+            submit(task, threads)
+        while task.work():
             PyErr_CheckSignals()
-    return bad
+    finally:
+        with nogil:
+            task.close()
+    return task.bad > 0
 
 
 cdef Code code_of(cnp.ndarray a) noexcept:
@@ -148,7 +185,7 @@ cdef Entries entries_of(cnp.ndarray x, Py_ssize_t n, cnp.ndarray weight, cnp.nda
 
 def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple params, cnp.ndarray weight,
                 cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray hess,
-                bint unit_target, cnp.ndarray partials not None, Py_ssize_t first, Py_ssize_t last, int threads):
+                bint unit_target, cnp.ndarray partials not None, int threads):
     cdef ElementwiseJob job
     cdef double values[MAX_PARAMS]
     cdef Py_ssize_t i
@@ -165,12 +202,12 @@ def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple 
     job.loss = loss
     job.mode = 2 if hess is not None else (1 if grad is not None else 0)
     cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
-    return launch(kernel, &job, first, last, BLOCK, threads)
+    return launch(kernel, &job, cnp.PyArray_SIZE(partials), BLOCK, threads)
 
 
 def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
                   double smoothing, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
-                  cnp.ndarray grad, cnp.ndarray partials not None, Py_ssize_t first, Py_ssize_t last, int threads):
+                  cnp.ndarray grad, cnp.ndarray partials not None, int threads):
     cdef RowJob job
     cdef Py_ssize_t k
     job.classes = cnp.PyArray_DIM(x, 1)
@@ -189,7 +226,7 @@ def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarr
     job.smoothing = smoothing
     job.grad = data_of(grad)
     cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
-    return launch(kernel, &job, first, last, job.block_rows * job.classes, threads)
+    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
 
 
 def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index,
@@ -201,14 +238,14 @@ def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray c
     job.target_code = code_of(target)
     job.class_weight = <const double*>data_of(class_weight)
     job.ignore_index = ignore_index
-    return launch(target_weight_blocks, &job, 0, cnp.PyArray_SIZE(partials), BLOCK, 1)
+    return launch(target_weight_blocks, &job, cnp.PyArray_SIZE(partials), BLOCK, 1)
 
 
 def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray rewards not None,
             cnp.ndarray next_q not None, cnp.ndarray terminated not None, double gamma, cnp.ndarray online,
             cnp.ndarray legal, int loss, tuple params, cnp.ndarray weight, cnp.ndarray mask, double scale,
             cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray td_error, cnp.ndarray partials not None,
-            Py_ssize_t first, Py_ssize_t last, int threads):
+            int threads):
     cdef TDJob job
     cdef double values[MAX_PARAMS]
     cdef Py_ssize_t i
@@ -231,7 +268,7 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     job.grad = data_of(grad)
     job.td_error = data_of(td_error)
     cdef Kernel kernel = td_blocks_f64 if job.entries.code == F64 else td_blocks_f32
-    return launch(kernel, &job, first, last, job.block_rows * job.actions_count, threads)
+    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.actions_count, threads)
 
 
 include "plain.pxi"

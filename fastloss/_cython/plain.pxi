@@ -99,10 +99,8 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
         return None if kernel(job, 0, 1) else partial
     partials = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
     e.partials = <double*>cnp.PyArray_DATA(partials)
-    threads = 1 if size < 2 * GRAIN else choose(None, size, GRAIN, not FASTLOSS_OPENMP)
-    if threads > 1 and not FASTLOSS_OPENMP:
-        return None
-    return None if launch(kernel, job, 0, blocks, block_size * width, threads) else exact_sum(partials)
+    threads = 1 if size < 2 * GRAIN else choose(None, size, GRAIN)
+    return None if launch(kernel, job, blocks, block_size * width, threads) else exact_sum(partials)
 
 
 def plain_elementwise(int loss, object x, object y, tuple params, object weight, object mask, bint mean,

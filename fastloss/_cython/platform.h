@@ -1,4 +1,4 @@
-/* What Cython cannot say: fused multiply-add, bit reinterpretation, prefetching, float16, CPU features, one flag. */
+/* What Cython cannot say: fused multiply-add, bit reinterpretation, prefetching, atomic counters, float16, CPU features. */
 #ifndef FASTLOSS_PLATFORM_H
 #define FASTLOSS_PLATFORM_H
 
@@ -36,6 +36,22 @@ static inline double from_bits_f64(uint64_t k) { double x; memcpy(&x, &k, sizeof
 #define prefetch(p) ((void)(p))
 #endif
 
+#if defined(__GNUC__) || defined(__clang__)
+#define atomic_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST)
+#else
+#include <intrin.h>
+#define atomic_add(p, v) _InterlockedExchangeAdd64((p), (v))
+#endif
+
+#ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#define yield_core() ((void)SwitchToThread())
+#else
+#include <sched.h>
+#define yield_core() ((void)sched_yield())
+#endif
+
 /* As many float16 as fit into vectors, converted by the CPU; returns how many, the caller does the rest. */
 #ifdef __F16C__
 #include <immintrin.h>
@@ -53,12 +69,6 @@ static inline ptrdiff_t f32_to_halves(const float *x, uint16_t *h, ptrdiff_t n) 
 #else
 #define halves_to_f32(h, x, n) ((ptrdiff_t)0)
 #define f32_to_halves(x, h, n) ((ptrdiff_t)0)
-#endif
-
-#ifdef _OPENMP
-#define FASTLOSS_OPENMP 1
-#else
-#define FASTLOSS_OPENMP 0
 #endif
 
 /* 1: x86-64 baseline (or another architecture), 3: AVX2 and FMA, 4: AVX-512 as in x86-64-v4. */

@@ -12,7 +12,6 @@ from fastloss._threads import split
 
 name = "numba"
 GRAIN = 131072  # elements that are worth a thread of their own: waking a pool's thread takes 60 to 90 µs
-SURVIVES_FORK = True
 plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
