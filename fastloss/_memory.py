@@ -13,7 +13,7 @@ import numpy as np
 
 __all__ = ["empty", "release_memory"]
 
-LEAST = 2**25  # bytes from which malloc always asks the operating system
+LEAST = 2**21  # bytes; below, the C library keeps them by itself
 MOST = 2**30  # bytes beyond which nothing is kept
 _kept: list[np.ndarray] = []
 
@@ -45,7 +45,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def release_memory() -> None:
     """Give memory back that is kept for the next large gradient.
 
-    Gradients of 32 MiB and more are written into memory that is used again once the last array over it is gone;
+    Gradients of 2 MiB and more are written into memory that is used again once the last array over it is gone;
     one block of at most 1 GiB is kept in all. Without this, a quarter of a call on 10^7 elements goes into
     clearing fresh memory.
 

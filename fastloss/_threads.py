@@ -186,7 +186,12 @@ def submit(work: Callable[[], bool], threads: int) -> Future[bool]:
         if _pool is None or _pool._max_workers < threads - 1:
             # A pool that was too small is left to finish what it has; its idle threads end with it.
             _pool = ThreadPoolExecutor(max(threads, get_num_threads()) - 1, thread_name_prefix="fastloss")
-        return _pool.submit(work)
+        try:
+            return _pool.submit(work)
+        except RuntimeError:  # no thread can be started: a limit is reached, or the interpreter is ending
+            future: Future[bool] = Future()
+            future.cancel()
+            return future  # the caller does all of it
 
 
 def _after_fork() -> None:

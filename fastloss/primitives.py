@@ -151,10 +151,11 @@ def exp_scaled_f32(x, m):
     t = fma(x, LOG2E, ROUND_F32)
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x))
-    # 2^-127 has no bits set: it makes 0.
-    lowest = halvings_f32(m) + 12582785.0
+    # 2^(n - n of m + 32); 2^-127 has no bits set, so it makes 0.
+    top = fma(m, LOG2E, ROUND_F32)
+    lowest = top - 159.0
     t = lowest if t < lowest else t
-    k: int = (bits(t - halvings_f32(m)) << 23) + 0x3F800000
+    k: int = (bits(t) << 23) + (0x4F800000 - (bits(top) << 23))
     scale = from_bits(k)
     return fma(expm1_reduced_f32(r), scale, scale)
 

@@ -1,6 +1,7 @@
 """Many Python threads at once, and processes that fork."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,6 +9,7 @@ from cases import COMPILED, assert_same_bits, build, weights
 from processes import output, python
 
 import fastloss as fl
+from fastloss import _threads
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, None])
@@ -150,3 +152,15 @@ def test_the_interpreter_ends_while_threads_are_idle(compiled):
     """
     process = python(code, compiled, timeout=60)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_where_no_thread_can_be_started(compiled, monkeypatch):
+    case = build("mse_loss", "float32", (300_000,))
+    wanted = case(compiled, n_threads=1)
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_threads, "_pool", None)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert_same_bits(case(compiled, n_threads=4), wanted)
