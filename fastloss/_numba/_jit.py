@@ -13,7 +13,7 @@ from numba.core import cgutils, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
-__all__ = ["bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
+__all__ = ["apart", "bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
@@ -108,6 +108,27 @@ def bare(typingctx, array):
         return described._getvalue()
 
     return array(array), generate
+
+
+def apart(function):
+    """A function of three arguments that LLVM must not inline.
+
+    Inside a large function it would load the constants of a long loop anew in every iteration.
+    """
+
+    @intrinsic
+    def call(typingctx, a, b, c):
+        def generate(context, builder, signature, arguments):
+            compiled = context.compile_subroutine(builder, function.py_func, signature)
+            callee = context.declare_function(builder.module, compiled.fndesc)
+            context.call_conv.call_function(
+                builder, callee, signature.return_type, signature.args, arguments, attrs=("noinline",)
+            )
+            return context.get_dummy_value()
+
+        return types.void(a, b, c), generate
+
+    return call
 
 
 _UNSIGNED = {types.float32: types.uint32, types.float64: types.uint64}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
-from fastloss._numba._jit import bare, by_type, f32, inline, kernel
+from fastloss._numba._jit import apart, bare, by_type, f32, inline, kernel
 from fastloss._numba.blocks import add_lanes, clear, results, store, store_converted, total, view
 from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64
 from fastloss._numba.rows import (
@@ -66,6 +66,9 @@ def side_exp(x, beside, near):
     else:
         for i in range(x.size):
             x[i] = exp_near(x[i], beside[i]) if abs(beside[i]) < NEAR else exp_diff(x[i], beside[i])
+
+
+exp_apart = apart(side_exp)
 
 
 @inline
@@ -181,7 +184,7 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
             w = weight_of(class_weight, k)
             if w != 0.0:
                 side_smoothing(smooth, xt[k * padded : (k + 1) * padded], m, w)
-    side_exp(xt, beside, near)
+    exp_apart(xt, beside, near)
     side_sums(xt, s, ones, lost, c)
     for r in range(padded):
         s[r] = s[r] + (lost[r] + np.float64(ones[r]))

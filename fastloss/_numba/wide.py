@@ -5,7 +5,7 @@ from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
-from fastloss._numba._jit import by_type, inline, kernel
+from fastloss._numba._jit import apart, by_type, inline, kernel
 from fastloss._numba.blocks import (
     add_lanes,
     clear,
@@ -159,7 +159,7 @@ def add_exponentials_f32(lanes, e):
 
 
 exp_below = by_type(exp_below_f32, exp_below_f64)
-exp_chunk = by_type(exp_chunk_f32, exp_chunk_f64)
+exp_chunk = by_type(apart(exp_chunk_f32), apart(exp_chunk_f64))
 unit_of = by_type(unit_f32, unit_f64)
 
 
