@@ -107,3 +107,8 @@ def test_over_nothing(loss, backend):
         ignored = case.with_args(case.args[0], np.full(5, -100))(backend)
         assert np.isnan(ignored.loss)
         assert not ignored.grad.any()
+
+
+def test_nothing_on_several_threads(loss, backend):
+    case = build(loss, "float32", (0,), 3)
+    assert_same_bits(case(backend, n_threads=4, reduction="sum"), case(backend, n_threads=1, reduction="sum"))

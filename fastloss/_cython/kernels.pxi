@@ -124,7 +124,7 @@ cdef bint launch(Kernel kernel, const void* job, Py_ssize_t blocks, Py_ssize_t s
     # Run a kernel over all blocks, of `size` elements each.
     cdef Task task
     cdef bint bad
-    if threads <= 1 and blocks * size <= SPAN:
+    if blocks < 2 or (threads <= 1 and blocks * size <= SPAN):
         with nogil:
             bad = kernel(job, 0, blocks)
         return bad
