@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastloss._blocks import blocks_of
+from fastloss._threads import GRAIN as GRAIN
 from fastloss.registry import LOSSES
 
 name = "cython"
@@ -46,7 +47,6 @@ def _import():
 
 
 level, kernels = _import()
-GRAIN = kernels.THREAD_GRAIN
 
 
 def describe() -> str:

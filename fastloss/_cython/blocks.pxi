@@ -158,6 +158,11 @@ cdef inline bint is_native(Code code, const real* _) noexcept nogil:
         return code == F64
 
 
+cdef inline Py_ssize_t bytes_of(Code code) noexcept nogil:
+    # Size of an element of predictions and gradients.
+    return 8 if code == F64 else (4 if code == F32 else 2)
+
+
 cdef inline void fetch(const void* p, Py_ssize_t size) noexcept nogil:
     # Bring memory into the cache while the core is busy with other things.
     cdef Py_ssize_t k

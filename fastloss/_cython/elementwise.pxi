@@ -12,7 +12,7 @@ cdef struct ElementwiseJob:
     const void* x
     const void* y
     Code y_code
-    const double* params
+    double params[MAX_PARAMS]
     void* grad
     void* hess
     bint unit_target    # targets must lie in [0, 1]

@@ -14,7 +14,7 @@ cdef struct TDJob:
     const void* online      # NULL, or the values whose maximum names the next action
     const uint8_t* legal    # NULL, or the next actions that exist
     int loss
-    const double* params
+    double params[MAX_PARAMS]
     void* grad
     void* td_error
 
@@ -130,7 +130,7 @@ cdef void best_beside(const TDJob* job, Py_ssize_t first, real* best, Py_ssize_t
 cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
     cdef const Entries* e = &job.entries
     cdef Py_ssize_t block, start, stop, n, r, a, count = job.actions_count
-    cdef Py_ssize_t size = 8 if e.code == F64 else (4 if e.code == F32 else 2)
+    cdef Py_ssize_t size = bytes_of(e.code)
     cdef bint native = is_native(e.code, _), bad = False
     cdef real value[SIDE]
     cdef real target[SIDE]

@@ -49,7 +49,6 @@ cdef enum:
     LANES = 64      # accumulators of a sum
     NARROW = 32     # up to this many classes, rows are worked on side by side
     SPAN = 1 << 20  # elements that are worked on without a look at pending signals
-    GRAIN = 131072   # elements that are worth a thread of their own
 
 cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk
     F16, BF16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64
@@ -81,7 +80,6 @@ include "rows.pxi"
 include "gather.pxi"
 
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
-THREAD_GRAIN = <int>GRAIN
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
@@ -183,77 +181,51 @@ cdef Entries entries_of(cnp.ndarray x, Py_ssize_t n, cnp.ndarray weight, cnp.nda
     return e
 
 
-def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple params, cnp.ndarray weight,
-                cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray hess,
-                bint unit_target, cnp.ndarray partials not None, int threads):
-    cdef ElementwiseJob job
-    cdef double values[MAX_PARAMS]
+cdef void fill(double* values, tuple params):
     cdef Py_ssize_t i
     for i in range(len(params)):
         values[i] = params[i]
-    job.entries = entries_of(x, cnp.PyArray_SIZE(x), weight, mask, scale, losses, partials)
+
+
+cdef ElementwiseJob elementwise_job(int loss, cnp.ndarray x, cnp.ndarray y, tuple params, bint unit_target, Entries entries):
+    # Everything but what is written and how gradients are scaled; so do the next two.
+    cdef ElementwiseJob job
+    job.entries = entries
     job.x = data_of(x)
     job.y = data_of(y)
     job.y_code = code_of(y)
-    job.params = values
-    job.grad = data_of(grad)
-    job.hess = data_of(hess)
+    fill(job.params, params)
     job.unit_target = unit_target
     job.loss = loss
-    job.mode = 2 if hess is not None else (1 if grad is not None else 0)
-    cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
-    return launch(kernel, &job, cnp.PyArray_SIZE(partials), BLOCK, threads)
+    return job
 
 
-def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
-                  double smoothing, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
-                  cnp.ndarray grad, cnp.ndarray partials not None, int threads):
+cdef RowJob row_job(cnp.ndarray target, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index, Entries entries):
+    # What concerns targets and weights alone.
     cdef RowJob job
     cdef Py_ssize_t k
-    job.classes = cnp.PyArray_DIM(x, 1)
-    job.entries = entries_of(x, cnp.PyArray_DIM(x, 0), weight, mask, scale, losses, partials)
-    job.block_rows = max(1, BLOCK // job.classes)
-    job.x = data_of(x)
+    job.entries = entries
+    job.classes = classes
+    job.block_rows = max(1, BLOCK // max(1, classes))
     job.target = data_of(target)
     job.target_code = code_of(target)
     job.class_weight = <const double*>data_of(class_weight)
-    job.weight_sum = job.classes
+    job.weight_sum = classes
     if class_weight is not None:
         job.weight_sum = 0.0
-        for k in range(job.classes):
+        for k in range(classes):
             job.weight_sum += job.class_weight[k]
     job.ignore_index = ignore_index
-    job.smoothing = smoothing
-    job.grad = data_of(grad)
-    cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
-    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
+    return job
 
 
-def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index,
-                  cnp.ndarray weight, cnp.ndarray mask, cnp.ndarray partials not None):
-    cdef RowJob job
-    job.classes = classes
-    job.entries = entries_of(target, cnp.PyArray_SIZE(target), weight, mask, 1.0, None, partials)
-    job.target = data_of(target)
-    job.target_code = code_of(target)
-    job.class_weight = <const double*>data_of(class_weight)
-    job.ignore_index = ignore_index
-    return launch(target_weight_blocks, &job, cnp.PyArray_SIZE(partials), BLOCK, 1)
-
-
-def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray rewards not None,
-            cnp.ndarray next_q not None, cnp.ndarray terminated not None, double gamma, cnp.ndarray online,
-            cnp.ndarray legal, int loss, tuple params, cnp.ndarray weight, cnp.ndarray mask, double scale,
-            cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray td_error, cnp.ndarray partials not None,
-            int threads):
+cdef TDJob td_job(cnp.ndarray q, Py_ssize_t count, cnp.ndarray actions, cnp.ndarray rewards, cnp.ndarray next_q,
+                  cnp.ndarray terminated, double gamma, cnp.ndarray online, cnp.ndarray legal, int loss, tuple params,
+                  Entries entries):
     cdef TDJob job
-    cdef double values[MAX_PARAMS]
-    cdef Py_ssize_t i
-    for i in range(len(params)):
-        values[i] = params[i]
-    job.actions_count = cnp.PyArray_DIM(q, 1)
-    job.entries = entries_of(q, cnp.PyArray_DIM(q, 0), weight, mask, scale, losses, partials)
-    job.block_rows = max(1, BLOCK // job.actions_count)
+    job.entries = entries
+    job.actions_count = count
+    job.block_rows = max(1, BLOCK // count)
     job.q = data_of(q)
     job.actions = data_of(actions)
     job.actions_code = code_of(actions)
@@ -264,7 +236,52 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     job.online = data_of(online)
     job.legal = <const uint8_t*>data_of(legal)
     job.loss = loss
-    job.params = values
+    fill(job.params, params)
+    return job
+
+
+def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple params, cnp.ndarray weight,
+                cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray hess,
+                bint unit_target, cnp.ndarray partials not None, int threads):
+    cdef ElementwiseJob job = elementwise_job(
+        loss, x, y, params, unit_target,
+        entries_of(x, cnp.PyArray_SIZE(x), weight, mask, scale, losses, partials))
+    job.grad = data_of(grad)
+    job.hess = data_of(hess)
+    job.mode = 2 if hess is not None else (1 if grad is not None else 0)
+    cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
+    return launch(kernel, &job, cnp.PyArray_SIZE(partials), BLOCK, threads)
+
+
+def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
+                  double smoothing, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
+                  cnp.ndarray grad, cnp.ndarray partials not None, int threads):
+    cdef RowJob job = row_job(
+        target, cnp.PyArray_DIM(x, 1), class_weight, ignore_index,
+        entries_of(x, cnp.PyArray_DIM(x, 0), weight, mask, scale, losses, partials))
+    job.x = data_of(x)
+    job.smoothing = smoothing
+    job.grad = data_of(grad)
+    cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
+    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
+
+
+def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index,
+                  cnp.ndarray weight, cnp.ndarray mask, cnp.ndarray partials not None):
+    cdef RowJob job = row_job(
+        target, classes, class_weight, ignore_index,
+        entries_of(target, cnp.PyArray_SIZE(target), weight, mask, 1.0, None, partials))
+    return launch(target_weight_blocks, &job, cnp.PyArray_SIZE(partials), BLOCK, 1)
+
+
+def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray rewards not None,
+            cnp.ndarray next_q not None, cnp.ndarray terminated not None, double gamma, cnp.ndarray online,
+            cnp.ndarray legal, int loss, tuple params, cnp.ndarray weight, cnp.ndarray mask, double scale,
+            cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray td_error, cnp.ndarray partials not None,
+            int threads):
+    cdef TDJob job = td_job(
+        q, cnp.PyArray_DIM(q, 1), actions, rewards, next_q, terminated, gamma, online, legal, loss, params,
+        entries_of(q, cnp.PyArray_DIM(q, 0), weight, mask, scale, losses, partials))
     job.grad = data_of(grad)
     job.td_error = data_of(td_error)
     cdef Kernel kernel = td_blocks_f64 if job.entries.code == F64 else td_blocks_f32

@@ -130,19 +130,6 @@ cdef void side_smooth_scale(real* e, const double* factor, const double* scale, 
         e[r] = <real>(<double>e[r] * factor[r] - scale[r] * shift)
 
 
-cdef real side_limit(real* x, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
-    # Turn one row's logits, +inf among them, into those that it stands for. Returns the maximum.
-    cdef Py_ssize_t k, count = 0
-    cdef bint nan = False
-    cdef real v
-    for k in range(c):
-        v = x[k * n]
-        nan |= v != v
-        count += v == <real>INFINITY
-        x[k * n] = <real>0.0 if v == <real>INFINITY else <real>-INFINITY
-    return <real>NAN if nan or count != 1 else <real>0.0
-
-
 cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded, const real* _) noexcept nogil:
     # Rows first to first + n. The gradient may be written over the logits.
     cdef Code code = job.entries.code
@@ -176,7 +163,8 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     if outside:
         for r in range(n):
             if m[r] == <real>INFINITY:
-                m[r] = side_limit(x + r, c, padded)
+                m[r] = limit_maximum(job, first + r, _)
+                to_limit(x + r, c, padded)
                 for k in range(c):
                     beside[k * padded + r] = m[r]
     for r in range(padded):

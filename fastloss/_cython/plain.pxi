@@ -6,8 +6,10 @@ cdef extern from "numpy/arrayobject.h":
     cnp.npy_intp PyArray_CountNonzero(cnp.ndarray) except -1
 
 from fastloss._blocks import exact_sum
-from fastloss._memory import empty
-from fastloss._threads import choose
+from fastloss._memory import LEAST, empty
+from fastloss._threads import GRAIN, choose
+
+cdef Py_ssize_t reused_bytes = LEAST, thread_grain = GRAIN
 
 
 cdef inline bint plain(object a) noexcept:
@@ -46,7 +48,7 @@ cdef inline bint alike(object a, cnp.ndarray like, int leading) noexcept:
 
 
 cdef inline cnp.ndarray empty_like(cnp.ndarray a):
-    if cnp.PyArray_NBYTES(a) >= 2**20:
+    if cnp.PyArray_NBYTES(a) >= reused_bytes:
         return empty((<object>a).shape, a.dtype)
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
 
@@ -74,33 +76,21 @@ cdef inline bint plain_entries(cnp.ndarray x, int leading, object weight, object
     return mask is None or (plain_flags(mask) and same_shape(x, mask, leading))
 
 
-cdef Entries open_entries(cnp.ndarray x, Py_ssize_t n, object weight, object mask) noexcept:
-    cdef Entries e
-    e.n = n
-    e.weight = NULL if weight is None else cnp.PyArray_DATA(<cnp.ndarray>weight)
-    e.weight_code = F64 if weight is None else code_of(<cnp.ndarray>weight)
-    e.weight_run = 1
-    e.mask = <const uint8_t*>(NULL if mask is None else cnp.PyArray_DATA(<cnp.ndarray>mask))
-    e.mask_run = 1
-    e.losses = NULL
-    e.code = F32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else F64
-    return e
-
-
-cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block_size):
-    # Run a kernel over all blocks of n entries of `width` elements; the sum, or None if a target is bad.
-    cdef cnp.npy_intp blocks = (e.n + block_size - 1) // block_size
+cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block, double divisor):
+    # Run a kernel over n entries of `width` elements, `block` entries to a block. Returns the loss, or None if a
+    # target is bad.
+    cdef cnp.npy_intp blocks = (e.n + block - 1) // block
     cdef Py_ssize_t size = e.n * width
     cdef double partial
     cdef cnp.ndarray partials
     cdef int threads
     if blocks == 1:
         e.partials = &partial
-        return None if kernel(job, 0, 1) else partial
+        return None if kernel(job, 0, 1) else partial / divisor
     partials = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
     e.partials = <double*>cnp.PyArray_DATA(partials)
-    threads = 1 if size < 2 * GRAIN else choose(None, size, GRAIN)
-    return None if launch(kernel, job, blocks, block_size * width, threads) else exact_sum(partials)
+    threads = 1 if size < 2 * thread_grain else choose(None, size, thread_grain)
+    return None if launch(kernel, job, blocks, block * width, threads) else <double>exact_sum(partials) / divisor
 
 
 def plain_elementwise(int loss, object x, object y, tuple params, object weight, object mask, bint mean,
@@ -115,35 +105,23 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
             return None
         if not (apart(out, y) and apart(out, weight) and apart(out, mask)):
             return None
-    cdef Py_ssize_t i, kept, n = cnp.PyArray_SIZE(<cnp.ndarray>x)
-    cdef ElementwiseJob job
-    cdef double values[MAX_PARAMS]
-    job.entries = open_entries(x, n, weight, mask)
-    kept = n if mask is None else PyArray_CountNonzero(mask)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x), kept = n if mask is None else PyArray_CountNonzero(mask)
     if kept == 0:
         return None
-    for i in range(len(params)):
-        values[i] = params[i]
+    cdef double divisor = kept if mean else 1.0
+    cdef ElementwiseJob job = elementwise_job(
+        loss, x, y, params, unit_target, entries_of(x, n, weight, mask, 1.0 / divisor, None, None))
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
-    job.entries.scale = 1.0 / kept if mean else 1.0
-    job.x = data_of(x)
-    job.y = data_of(y)
-    job.y_code = code_of(y)
-    job.params = values
     job.grad = data_of(grad)
     job.hess = NULL
-    job.unit_target = unit_target
-    job.loss = loss
     job.mode = 1 if want_grad else 0
     if unit_target and job.grad == job.x:
         # The kernel checks targets while it writes the gradient, too late for an input that is overwritten.
         if targets_outside(&job, <const float*>NULL) if job.entries.code == F32 else targets_outside(&job, <const double*>NULL):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
-    cdef object total_ = run_plain(kernel, &job, &job.entries, 1, BLOCK)
-    if total_ is None:
-        return None
-    return (<double>total_ / kept if mean else total_), grad
+    cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor)
+    return None if value is None else (value, grad)
 
 
 def plain_cross_entropy(object x, object target, int64_t ignore_index, double smoothing, object weight, object mask,
@@ -157,21 +135,12 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
             return None
         if not (apart(out, target) and apart(out, weight) and apart(out, mask)):
             return None
-    cdef RowJob job
+    cdef Py_ssize_t classes = cnp.PyArray_DIM(<cnp.ndarray>x, cnp.PyArray_NDIM(<cnp.ndarray>x) - 1)
     cdef Py_ssize_t r, start, kept = 0, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
-    job.classes = cnp.PyArray_DIM(<cnp.ndarray>x, cnp.PyArray_NDIM(<cnp.ndarray>x) - 1)
-    if n == 0 or job.classes == 0:
-        return None
     cdef int64_t y[SIDE]
-    job.entries = open_entries(x, n, weight, mask)
-    job.block_rows = max(1, BLOCK // job.classes)
-    job.x = data_of(x)
-    job.target = data_of(target)
-    job.target_code = code_of(target)
-    job.class_weight = NULL
-    job.weight_sum = job.classes
-    job.ignore_index = ignore_index
-    job.smoothing = smoothing
+    if n == 0 or classes == 0:
+        return None
+    cdef RowJob job = row_job(target, classes, None, ignore_index, entries_of(x, n, weight, mask, 1.0, None, None))
     for start in range(0, n, SIDE):
         if load_targets(&job, start, y, min(n - start, SIDE)):
             return None
@@ -179,14 +148,15 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
             kept += y[r] >= 0
     if kept == 0:
         return None
+    cdef double divisor = kept if mean else 1.0
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
-    job.entries.scale = 1.0 / kept if mean else 1.0
+    job.entries.scale = 1.0 / divisor
+    job.x = data_of(x)
+    job.smoothing = smoothing
     job.grad = data_of(grad)
     cdef Kernel kernel = row_blocks_f32 if job.entries.code == F32 else row_blocks_f64
-    cdef object total_ = run_plain(kernel, &job, &job.entries, job.classes, job.block_rows)
-    if total_ is None:
-        return None
-    return (<double>total_ / kept if mean else total_), grad
+    cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor)
+    return None if value is None else (value, grad)
 
 
 def plain_td_loss(object q, object actions, object rewards, object next_q, object terminated, double gamma,
@@ -210,37 +180,18 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
         for other in (actions, rewards, next_q, terminated, online, legal, weight, mask):
             if not apart(out, other):
                 return None
-    cdef TDJob job
-    cdef double values[MAX_PARAMS]
-    cdef Py_ssize_t i, kept, n = cnp.PyArray_SIZE(<cnp.ndarray>actions)
-    job.actions_count = cnp.PyArray_DIM(<cnp.ndarray>q, cnp.PyArray_NDIM(<cnp.ndarray>q) - 1)
-    if job.actions_count == 0:
+    cdef Py_ssize_t count = cnp.PyArray_DIM(<cnp.ndarray>q, cnp.PyArray_NDIM(<cnp.ndarray>q) - 1)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>actions), kept = n if mask is None else PyArray_CountNonzero(mask)
+    if kept == 0 or count == 0:
         return None
-    job.entries = open_entries(q, n, weight, mask)
-    kept = n if mask is None else PyArray_CountNonzero(mask)
-    if kept == 0:
-        return None
-    for i in range(len(params)):
-        values[i] = params[i]
+    cdef double divisor = kept if mean else 1.0
+    cdef TDJob job = td_job(
+        q, count, actions, rewards, next_q, terminated, gamma, online, legal, loss, params,
+        entries_of(q, n, weight, mask, 1.0 / divisor, None, None))
     cdef cnp.ndarray grad = (empty_like(q) if out is None else out) if want_grad else None
     cdef cnp.ndarray error = empty_like(rewards)
-    job.entries.scale = 1.0 / kept if mean else 1.0
-    job.block_rows = max(1, BLOCK // job.actions_count)
-    job.q = data_of(q)
-    job.actions = data_of(actions)
-    job.actions_code = code_of(actions)
-    job.rewards = data_of(rewards)
-    job.next_q = data_of(next_q)
-    job.terminated = <const uint8_t*>data_of(terminated)
-    job.gamma = gamma
-    job.online = data_of(online)
-    job.legal = <const uint8_t*>data_of(legal)
-    job.loss = loss
-    job.params = values
     job.grad = data_of(grad)
     job.td_error = data_of(error)
     cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
-    cdef object total_ = run_plain(kernel, &job, &job.entries, job.actions_count, job.block_rows)
-    if total_ is None:
-        return None
-    return (<double>total_ / kept if mean else total_), grad, error
+    cdef object value = run_plain(kernel, &job, &job.entries, count, job.block_rows, divisor)
+    return None if value is None else (value, grad, error)

@@ -112,10 +112,11 @@ cdef real limit_maximum(const RowJob* job, Py_ssize_t i, const real* _) noexcept
     return <real>NAN if nan or count != 1 else <real>0.0
 
 
-cdef void to_limit(real* x, Py_ssize_t n) noexcept nogil:
+cdef void to_limit(real* x, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    # Turn n logits of such a row, step elements apart, into those that it stands for.
     cdef Py_ssize_t i
     for i in range(n):
-        x[i] = <real>0.0 if x[i] == <real>INFINITY else <real>-INFINITY
+        x[i * step] = <real>0.0 if x[i * step] == <real>INFINITY else <real>-INFINITY
 
 
 cdef inline double smoothing_term(double m, double x, double w) noexcept nogil:

@@ -9,9 +9,9 @@ cdef double TINY = 1e-30    # a factor below this may not fit into float32
 
 
 cdef void zero_row(const RowJob* job, Py_ssize_t i) noexcept nogil:
-    cdef Py_ssize_t size = 8 if job.entries.code == F64 else (4 if job.entries.code == F32 else 2)
+    cdef Py_ssize_t size = job.classes * bytes_of(job.entries.code)
     if job.grad != NULL:
-        memset(<char*>job.grad + i * job.classes * size, 0, job.classes * size)
+        memset(<char*>job.grad + i * size, 0, size)
 
 
 cdef void add_maxima(real* lanes, const real* x, Py_ssize_t n) noexcept nogil:
@@ -197,7 +197,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             if m[r] == <real>INFINITY:
                 infinite[r] = True
                 m[r] = limit_maximum(job, first + r, _)
-                to_limit(x_y + r, 1)
+                to_limit(x_y + r, 1, 1)
     for r in range(padded):
         # What a row's e are relative to; close to what its maximum's e is rounded to.
         unit[r] = exp_top_f64(m[r], halvings_f32(<float>m[r])) if is_low(m[r]) else 1.0
@@ -217,7 +217,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 load(code, job.x, base + start, x_room, size)
                 x = x_room
                 if infinite[r]:
-                    to_limit(x_room, size)
+                    to_limit(x_room, size, 1)
             for piece in range((size + PIECE - 1) // PIECE):
                 k = piece * PIECE
                 if native:
@@ -254,7 +254,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             if not kept:
                 load(code, job.x, base + start, x_room, size)
                 if infinite[r]:
-                    to_limit(x_room, size)
+                    to_limit(x_room, size, 1)
                 exp_chunk(x_room, m[r], e, size)
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>unit[r]

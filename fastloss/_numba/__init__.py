@@ -8,10 +8,10 @@ import numpy as np
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise_generated, gather, narrow, rows, wide
 from fastloss._numba.blocks import BFLOAT, HALF
+from fastloss._threads import GRAIN as GRAIN
 from fastloss._threads import split
 
 name = "numba"
-GRAIN = 131072  # elements that are worth a thread of their own: waking a pool's thread takes 60 to 90 µs
 plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)

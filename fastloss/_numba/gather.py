@@ -82,9 +82,8 @@ def best_beside(next_q, legal, first, n, count, best, nan, work):
         for i in range(n * count):
             v = source[i]
             flat[i] = v if allowed[i] else lowest
-        transpose(flat, count, x, n, n, count)
-    else:
-        transpose(source, count, x, n, n, count)
+        source = flat
+    transpose(source, count, x, n, n, count)
     for r in range(n):
         best[r] = lowest
         nan[r] = zero

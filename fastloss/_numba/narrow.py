@@ -4,16 +4,14 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
 from fastloss._numba._jit import apart, bare, by_type, f32, inline, kernel
-from fastloss._numba.blocks import add_lanes, clear, results, store, store_converted, total, view
+from fastloss._numba.blocks import clear, results, store_converted, total, view
 from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64
 from fastloss._numba.rows import (
     FACTOR,
     G_Y,
     GAP,
     INFINITY,
-    LOSS,
     LOST,
-    NAN,
     NEAR,
     OWN,
     SCALE,
@@ -21,12 +19,14 @@ from fastloss._numba.rows import (
     TOP,
     S,
     Y,
-    drop_masked,
     finish_sides,
     indices,
+    limit_maximum,
     open_sides,
     side,
     sum_of_weights,
+    take_losses,
+    to_limit,
     weight_of,
 )  # fmt: skip
 from fastloss._numba.tiles import transpose
@@ -131,18 +131,6 @@ def side_smooth_scale(e, factor, scale, shift):
 
 
 @inline
-def side_limit(x, n, c):
-    """Turn one row's logits, +inf among them, into those that it stands for. Returns the maximum."""
-    count, nan = 0, False
-    for k in range(0, c * n, n):
-        v = x[k]
-        nan |= v != v
-        count += v == INFINITY
-        x[k] = 0.0 if v == INFINITY else -INFINITY
-    return x.dtype.type(NAN) if nan or count != 1 else x.dtype.type(0.0)
-
-
-@inline
 def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, work, room):
     """Rows first to first + n."""
     base = first * c
@@ -173,7 +161,8 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
     if not near:
         for r in range(n):
             if m[r] == INFINITY:
-                m[r] = side_limit(xt[r:], padded, c)
+                m[r] = limit_maximum(x, base + r * c, c, work)
+                to_limit(xt[r:], padded)
                 for k in range(c):
                     beside[k * padded + r] = m[r]
     for r in range(padded):
@@ -235,10 +224,6 @@ def narrow_blocks(
                 room, target, start, count, padded, classes, class_weight, ignore_index, smoothing, weight, mask, scale
             )
             narrow_rows(x, classes, start, count, padded, class_weight, smoothing, w_sum, grad, work, room)
-            row_losses = side(room, LOSS, count)
-            drop_masked(row_losses, indices(room, Y, count))
-            add_lanes(lanes, row_losses)
-            if losses.size > 0:
-                store(row_losses, losses, start)
+            take_losses(room, start, count, losses, lanes)
         partials[block] = total(lanes)
     return bad

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, SIDE
 from fastloss._numba._jit import inline, kernel
-from fastloss._numba.blocks import add_lanes, chunk_bounds, clear, load_weights, total
+from fastloss._numba.blocks import add_lanes, chunk_bounds, clear, load_weights, store, total, value_at
 from fastloss._numba.primitives_generated import log1p_f64
 
 INFINITY = np.inf
@@ -74,35 +74,44 @@ def load_targets(target, first, n, classes, ignore_index, mask, y):
 @inline
 def open_sides(room, target, first, n, padded, classes, class_weight, ignore_index, smoothing, weight, mask, scale):
     """What is known of rows before their logits are read. Returns whether a target is bad."""
-    y, weights, w_y, u = (
-        indices(room, Y, padded),
-        side(room, WEIGHT, padded),
-        side(room, W_Y, padded),
-        side(room, U, padded),
-    )
-    s, lost, smooth, scales = (
-        side(room, S, padded),
-        side(room, LOST, padded),
-        side(room, SMOOTH, padded),
-        side(room, SCALE, padded),
-    )
+    y, weights, w_y = indices(room, Y, padded), side(room, WEIGHT, padded), side(room, W_Y, padded)
+    u, scales = side(room, U, padded), side(room, SCALE, padded)
+    s, smooth = side(room, S, padded), side(room, SMOOTH, padded)
     bad = load_targets(target, first, n, classes, ignore_index, mask, y)
-    run = target.size // weight.size if weight.size > 0 else 1
-    for r in range(padded):
-        if r >= n:
-            y[r] = -1
-        weights[r] = 0.0
-        if y[r] >= 0:
+    for r in range(n, padded):
+        y[r] = -1
+    if weight.size > 0:
+        load_weights(weight, target.size, first, weights[:n])
+    else:
+        for r in range(n):
             weights[r] = 1.0
-            if weight.size > 0:
-                weights[r] = np.float64(weight[first + r if run == 1 else (first + r) // run])
+    for r in range(padded):
+        w = weights[r]
+        weights[r] = w if y[r] >= 0 else 0.0
         w_y[r] = weight_of(class_weight, max(y[r], 0))
         s[r] = 0.0
-        lost[r] = 0.0
         smooth[r] = 0.0
         u[r] = (1.0 - smoothing) * w_y[r]
         scales[r] = scale * weights[r]
     return bad
+
+
+@inline
+def limit_maximum(x, base, c, work):
+    """Maximum of the row that stands for one with +inf in it: 0, or NaN if there is no limit."""
+    count, nan = 0, False
+    for k in range(base, base + c):
+        v = value_at(x, k, work)
+        nan |= v != v
+        count += v == INFINITY
+    return work.dtype.type(NAN) if nan or count != 1 else work.dtype.type(0.0)
+
+
+@inline
+def to_limit(x, step):
+    """Turn logits of such a row, ``step`` elements apart, into those that it stands for."""
+    for i in range(0, x.size, step):
+        x[i] = 0.0 if x[i] == INFINITY else -INFINITY
 
 
 @inline
@@ -129,9 +138,14 @@ def finish_sides(room, n, classes, smoothing, w_sum):
 
 
 @inline
-def drop_masked(losses, y):
-    for r in range(losses.size):
-        losses[r] = losses[r] if y[r] >= 0 else 0.0
+def take_losses(room, start, n, losses, lanes):
+    """Add the losses of rows from ``start`` on to the lanes, and store them if they are wanted."""
+    values, y = side(room, LOSS, n), indices(room, Y, n)
+    for r in range(n):
+        values[r] = values[r] if y[r] >= 0 else 0.0
+    add_lanes(lanes, values)
+    if losses.size > 0:
+        store(values, losses, start)
 
 
 @kernel

@@ -12,7 +12,6 @@ from fastloss._numba.blocks import (
     copy,
     put,
     results,
-    store,
     store_converted,
     total,
     value_at,
@@ -31,8 +30,6 @@ from fastloss._numba.rows import (
     G_Y,
     GAP,
     INFINITY,
-    LOSS,
-    NAN,
     NEAR,
     OWN,
     SCALE,
@@ -41,12 +38,14 @@ from fastloss._numba.rows import (
     UNIT,
     S,
     Y,
-    drop_masked,
     finish_sides,
     indices,
+    limit_maximum,
     open_sides,
     side,
     sum_of_weights,
+    take_losses,
+    to_limit,
 )  # fmt: skip
 
 LOW = 256.0  # float32 rows whose maximum is below this in magnitude have a shorter way still
@@ -225,23 +224,6 @@ def row_maximum(x, base, c, work):
 
 
 @inline
-def limit_maximum(x, base, c, work):
-    """Maximum of the row that stands for one with +inf in it: 0, or NaN if there is no limit."""
-    count, nan = 0, False
-    for k in range(base, base + c):
-        v = value_at(x, k, work)
-        nan |= v != v
-        count += v == INFINITY
-    return work.dtype.type(NAN) if nan or count != 1 else work.dtype.type(0.0)
-
-
-@inline
-def to_limit(x):
-    for i in range(x.size):
-        x[i] = 0.0 if x[i] == INFINITY else -INFINITY
-
-
-@inline
 def exponentials(grad, room, r, c, base, start, stop):
     """Where the e of a row's chunk are kept: side by side if rows are short, else in the gradient's own memory."""
     if c <= BLOCK:
@@ -262,7 +244,7 @@ def _refill(x, e, start, m, infinite, x_room):
     def again(x, e, start, m, infinite, x_room):
         part = view(x, start, start + e.size, x_room)
         if infinite:
-            to_limit(part)
+            to_limit(part, 1)
         exp_chunk(part, m, e)
 
     return again
@@ -295,7 +277,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
             if m[r] == INFINITY:
                 infinite[r] = True
                 m[r] = limit_maximum(x, base, c, work)
-                to_limit(x_y[r : r + 1])
+                to_limit(x_y[r : r + 1], 1)
     for r in range(padded):
         unit[r] = unit_of(m[r])
     for r in range(n):
@@ -311,7 +293,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
             if infinite[r] or (in_place and c > BLOCK):
                 part = copy(part, x_room)
                 if infinite[r]:
-                    to_limit(part)
+                    to_limit(part, 1)
             exp_chunk(part, m[r], e)
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < stop:
@@ -380,10 +362,6 @@ def wide_blocks(
                 x, classes, start, count, padded, class_weight, smoothing, w_sum, grad, in_place, work, room, flags,
                 lanes,
             )  # fmt: skip
-            row_losses = side(room, LOSS, count)
-            drop_masked(row_losses, indices(room, Y, count))
-            add_lanes(block_lanes, row_losses)
-            if losses.size > 0:
-                store(row_losses, losses, start)
+            take_losses(room, start, count, losses, block_lanes)
         partials[block] = total(block_lanes)
     return bad
