@@ -55,11 +55,18 @@ def _entries(weight, mask):
     return _readable(weight), _NO_FLAGS if mask is None else _readable(mask)
 
 
+def _room(size, dtype):
+    """Memory for a kernel's chunks that begins with a cache line: vectors that straddle two take twice as long."""
+    memory = np.empty(size * dtype(0).itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size * dtype(0).itemsize].view(dtype)
+
+
 def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
 
     def call(first, last):
-        work, lanes = np.empty(room, dtype), np.empty(3 * LANES + rows.SIDES)
+        work, lanes = _room(room, dtype), _room(3 * LANES + rows.SIDES, np.float64)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, size, threads)

@@ -13,7 +13,21 @@ from numba.core import cgutils, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
-__all__ = ["apart", "bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "u32", "u64"]
+__all__ = [
+    "apart",
+    "bare",
+    "bits",
+    "by_type",
+    "f32",
+    "f64",
+    "fma",
+    "from_bits",
+    "inline",
+    "kernel",
+    "prefetch",
+    "u32",
+    "u64",
+]
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
@@ -108,6 +122,22 @@ def bare(typingctx, array):
         return described._getvalue()
 
     return array(array), generate
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Bring the cache line of an element near, which may lie outside the array: nothing is read."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(fetch, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 def apart(function):

@@ -10,7 +10,7 @@ from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES
-from fastloss._numba._jit import bits, f32, from_bits, inline, u32
+from fastloss._numba._jit import bits, f32, from_bits, inline, prefetch, u32
 
 # float16 and bfloat16, which Numba does not know on the CPU, travel as integers that no kernel gets otherwise. Not as
 # records: Numba names compiled functions after those by a number that differs between processes.
@@ -91,6 +91,13 @@ def _put(target, i, value):
         target[i] = value
 
     return put_value
+
+
+@inline
+def fetch(source, start, stop):
+    """Bring elements near that are wanted soon."""
+    for i in range(start, stop, 64 // source.itemsize):
+        prefetch(source, i)
 
 
 def view(source, start, stop, room):

@@ -5,11 +5,12 @@ from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
-from fastloss._numba._jit import apart, by_type, inline, kernel
+from fastloss._numba._jit import apart, bare, by_type, inline, kernel
 from fastloss._numba.blocks import (
     add_lanes,
     clear,
     copy,
+    fetch,
     put,
     results,
     store_converted,
@@ -49,6 +50,7 @@ from fastloss._numba.rows import (
 )  # fmt: skip
 
 LOW = 256.0  # float32 rows whose maximum is below this in magnitude have a shorter way still
+PIECE = 256  # exponentials between two looks ahead in memory
 TINY = 1e-30  # a factor below this may not fit into float32
 E_ROOM = 5120  # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
 ROOM = E_ROOM + 2 * LANES + CHUNK + 2 * SIDE  # elements of work that the kernel needs
@@ -294,7 +296,12 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
                 part = copy(part, x_room)
                 if infinite[r]:
                     to_limit(part, 1)
-            exp_chunk(part, m[r], e)
+            for at in range(0, stop - start, PIECE):
+                to = min(at + PIECE, stop - start)
+                fetch(x, base + n * c + start + at, base + n * c + start + to)
+                if grad.size > 0:
+                    fetch(grad, base + start + at, base + start + to)
+                exp_chunk(part[at:to], m[r], e[at:to])
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < stop:
                 e[top[r] - start] = zero
@@ -348,6 +355,7 @@ def wide_blocks(
     n = target.size
     rows = max(1, BLOCK // classes)
     w_sum = sum_of_weights(class_weight, classes)
+    x, grad, work, lanes = bare(x), bare(grad), bare(work), bare(lanes)
     block_lanes, lanes, room = lanes[:LANES], lanes[LANES : 3 * LANES], lanes[3 * LANES :]
     for block in range(first, last):
         clear(block_lanes)
