@@ -198,15 +198,37 @@ def select(values, mask):
 
 
 @inline
-def outside_unit(y, mask):
-    """Whether a kept target is outside [0, 1] or NaN."""
+def belongs(domain, v):
+    """Whether a value lies in one of the registry's domains."""
+    if domain == 1:
+        return (v >= 0) & (v <= 1)
+    if domain == 2:
+        return (v == 0) | (v == 1)
+    if domain == 3:
+        return (v == 0) | (v == 1) | (v == -1)
+    if domain == 4:
+        return v >= 0
+    if domain == 5:
+        return v > 0
+    if domain == 6:
+        return v > -1
+    if domain == 7:
+        return not ((v < 0) | (v > 1))
+    return not (v < 0)
+
+
+@inline
+def outside(domain, values, mask):
+    """Whether a kept value is outside its domain."""
+    if domain == 0:
+        return False
     bad = 0
     if mask.size == 0:
-        for i in range(y.size):
-            bad |= not ((y[i] >= 0) & (y[i] <= 1))
+        for i in range(values.size):
+            bad |= not belongs(domain, values[i])
     else:
-        for i in range(y.size):
-            bad |= (not ((y[i] >= 0) & (y[i] <= 1))) & mask[i]
+        for i in range(values.size):
+            bad |= (not belongs(domain, values[i])) & mask[i]
     return bad != 0
 
 
@@ -252,7 +274,7 @@ def chunk_bounds(block, chunk, n):
 
 
 @inline
-def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start):
+def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start, mode):
     """Weights, mask, sum and stores of a chunk of results."""
     if weight.size > 0:
         room = work[: ls.size]
@@ -268,7 +290,7 @@ def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags,
             select(gs, flags)
         if hessians.size > 0:
             select(hs, flags)
-    if hessians.size == 0:
+    if mode != 2:
         add_lanes(lanes, ls)
     if losses.size > 0:
         store(ls, losses, start)
