@@ -70,11 +70,12 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
             domains.append(facts.third_domain)
         for values, domain in zip(arrays, domains, strict=True):
             valid = DOMAINS[domain].valid(values)
+            if values is not targets:
+                valid |= np.isnan(values)  # a prediction that is NaN is no error, it propagates
             bad |= bool(np.any(used & ~valid))
             used = used & valid
         factor = _spread(weight, part, n, 1.0)
-        given = dict(zip(facts.names, params, strict=True)) | named
-        value, slope, curve, *more = function(x[part], targets, **given)
+        value, slope, curve, *more = function(x[part], targets, **(facts.grouped(params) | named))
         value = np.where(used, value * factor, 0.0)
         _store_sums(partials, part, _BLOCK, value)
         _store(losses, part, value)

@@ -228,7 +228,10 @@ def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray |
         arrays.append((str(facts.third), np.resize(third, x.size), facts.third_domain))
     for name, array, domain in arrays:
         wanted = DOMAINS[domain]
-        found = bad_entry(array.reshape(-1), lambda v, wanted=wanted: ~wanted.valid(v), mask, x.shape)
+        missing = (lambda v: False) if name == "target" else np.isnan  # a prediction that is NaN is no error
+        found = bad_entry(
+            array.reshape(-1), lambda v, d=wanted, missing=missing: ~(d.valid(v) | missing(v)), mask, x.shape
+        )
         if found:
             raise ValueError(f"{name} must {wanted.demand}, got {found[0]} at index {found[1]}")
 

@@ -23,12 +23,14 @@ __all__ = [
     "Param",
     "between",
     "elementwise",
+    "finite",
     "flag",
     "non_negative",
     "optional",
     "positive",
     "sequence",
     "unit_interval",
+    "up_to",
 ]
 
 
@@ -41,7 +43,7 @@ class Domain:
     valid: Callable[[np.ndarray], np.ndarray]
 
 
-# Targets that are NaN belong to no domain but "real"; predictions that are NaN are no errors, they propagate.
+# NaN belongs to no domain but "real". In predictions it is no error all the same: it propagates.
 DOMAINS = {
     "real": Domain(0, "be a number", lambda v: np.ones(v.shape, bool)),
     "unit": Domain(1, "lie in [0, 1]", lambda v: (v >= 0) & (v <= 1)),
@@ -50,8 +52,6 @@ DOMAINS = {
     "non_negative": Domain(4, "be non-negative", lambda v: v >= 0),
     "positive": Domain(5, "be positive", lambda v: v > 0),
     "above_minus_one": Domain(6, "be above -1", lambda v: v > -1),
-    "probability": Domain(7, "lie in [0, 1]", lambda v: ~((v < 0) | (v > 1))),
-    "variance": Domain(8, "be non-negative", lambda v: ~(v < 0)),
 }
 
 
@@ -116,6 +116,10 @@ def finite(name: str, default: float) -> Param:
 def between(name: str, default: float, low: float, high: float) -> Param:
     domain = f"above {low:g} and below {high:g}"
     return Param(name, default, lambda v: low + 2.0**-23 <= v <= high - 2.0**-23, domain)
+
+
+def up_to(name: str, default: float, most: float) -> Param:
+    return Param(name, default, lambda v: v == 0.0 or _SMALLEST <= v <= most, f"between 0 and {most:g}")
 
 
 def flag(name: str, default: bool) -> Param:
@@ -190,6 +194,15 @@ class Loss:
     def needs_third(self) -> bool:
         """Whether the third array must be given."""
         return self.third is not None and self.third not in self.names
+
+    def grouped(self, numbers: tuple[float, ...]) -> dict[str, Any]:
+        """Parameters by name from the numbers that the formula gets."""
+        found: dict[str, Any] = {}
+        for param in self.params:
+            count = len(param.names)
+            found[param.name] = numbers[:count] if param.length else numbers[0]
+            numbers = numbers[count:]
+        return found
 
     def parse(self, given: dict[str, Any]) -> tuple[float, ...]:
         """Check parameters by name and return them in order, defaults filled in."""

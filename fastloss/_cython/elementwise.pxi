@@ -42,11 +42,7 @@ cdef inline bint belongs(int domain, real v) noexcept nogil:
         return v >= <real>0.0
     if domain == 5:
         return v > <real>0.0
-    if domain == 6:
-        return v > -<real>1.0
-    if domain == 7:
-        return not (v < <real>0.0 or v > <real>1.0)
-    return not v < <real>0.0
+    return v > -<real>1.0
 
 
 cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil:
@@ -55,7 +51,7 @@ cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil
     cdef uint32_t k = 0
     cdef uint64_t l = 0
     cdef real low = -<real>1.0 if domain == 6 else <real>0.0
-    if domain == 1 or domain == 7:
+    if domain == 1:
         # Bits as integers are in order, and none are above those of 1.
         for i in range(n):
             if real is float:
@@ -74,18 +70,18 @@ cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil
         return (k << 1) != 0 or (l << 1) != 0
     for i in range(n):
         if real is float:
-            k |= <uint32_t>0 if (v[i] > low) | ((domain == 4 or domain == 8) & (v[i] == low)) else <uint32_t>1
+            k |= <uint32_t>0 if (v[i] > low) | ((domain == 4) & (v[i] == low)) else <uint32_t>1
         else:
-            l |= <uint64_t>0 if (v[i] > low) | ((domain == 4 or domain == 8) & (v[i] == low)) else <uint64_t>1
+            l |= <uint64_t>0 if (v[i] > low) | ((domain == 4) & (v[i] == low)) else <uint64_t>1
     return k != 0 or l != 0
 
 
-cdef bint outside(int domain, const real* v, const uint8_t* mask, Py_ssize_t n) noexcept nogil:
-    # Whether a kept value is outside its domain.
+cdef bint outside(int domain, const real* v, const uint8_t* mask, Py_ssize_t n, bint target) noexcept nogil:
+    # Whether a kept value is outside its domain. A prediction that is NaN is no error, it propagates.
     cdef Py_ssize_t i
     if domain != 0 and suspect(domain, v, n):
         for i in range(n):
-            if (mask == NULL or mask[i]) and not belongs(domain, v[i]):
+            if (mask == NULL or mask[i]) and not belongs(domain, v[i]) and (target or v[i] == v[i]):
                 return True
     return False
 
@@ -117,12 +113,12 @@ cdef bint values_outside(const ElementwiseJob* job, const real* _) noexcept nogi
         if job.entries.mask != NULL:
             mask = load_mask(&job.entries, start, mask_room, n)
         load(job.y_code, job.y, start, room, n)
-        if outside(job.domains[1], room, mask, n):
+        if outside(job.domains[1], room, mask, n, True):
             return True
         load(job.entries.code, job.x, start, room, n)
-        if outside(job.domains[0], room, mask, n):
+        if outside(job.domains[0], room, mask, n, False):
             return True
-        if job.third != NULL and outside(job.domains[2], load_third(job, start, room, n), mask, n):
+        if job.third != NULL and outside(job.domains[2], load_third(job, start, room, n), mask, n, False):
             return True
     return False
 
@@ -166,9 +162,9 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if e.mask != NULL:
                 mask = load_mask(e, start, mask_room, n)
             z = load_third(job, start, z_room, n)
-            bad |= outside(job.domains[0], x, mask, n) | outside(job.domains[1], y, mask, n)
+            bad |= outside(job.domains[0], x, mask, n, False) | outside(job.domains[1], y, mask, n, True)
             if z != NULL:
-                bad |= outside(job.domains[2], z, mask, n)
+                bad |= outside(job.domains[2], z, mask, n, False)
             run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n)
             if e.weight != NULL:
                 w = weights_in_place(e, start, x_room, n)

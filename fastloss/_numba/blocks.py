@@ -210,26 +210,38 @@ def belongs(domain, v):
         return v >= 0
     if domain == 5:
         return v > 0
-    if domain == 6:
-        return v > -1
-    if domain == 7:
-        return not ((v < 0) | (v > 1))
-    return not (v < 0)
+    return v > -1
 
 
 @inline
-def outside(domain, values, mask):
-    """Whether a kept value is outside its domain."""
-    if domain == 0:
-        return False
+def suspect(domain, values):
+    """False only if all values are in the domain."""
     bad = 0
-    if mask.size == 0:
+    if domain == 1:
         for i in range(values.size):
-            bad |= not belongs(domain, values[i])
+            bad |= not ((values[i] >= 0) & (values[i] <= 1))
+    elif domain == 2 or domain == 3:
+        least = 0 if domain == 2 else -1
+        for i in range(values.size):
+            v = values[i]
+            bad |= not ((v == 0) | (v == 1) | (v == least))
     else:
+        low = values.dtype.type(-1 if domain == 6 else 0)
+        equal = domain == 4
         for i in range(values.size):
-            bad |= (not belongs(domain, values[i])) & mask[i]
+            bad |= not ((values[i] > low) | ((values[i] == low) & equal))
     return bad != 0
+
+
+@inline
+def outside(domain, values, mask, target):
+    """Whether a kept value is outside its domain. A prediction that is NaN is no error, it propagates."""
+    if domain != 0 and suspect(domain, values):
+        for i in range(values.size):
+            v = values[i]
+            if (mask.size == 0 or mask[i]) and not belongs(domain, v) and (target or v == v):
+                return True
+    return False
 
 
 @inline
