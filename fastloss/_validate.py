@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastloss.registry import DOMAINS, Loss
+
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
 _CHUNK = 1 << 16  # entries looked at a time when a bad one is searched for
 
@@ -61,6 +63,16 @@ def element_target(value: Any, x: np.ndarray) -> np.ndarray:
     if array.dtype.newbyteorder("=") != x.dtype and array.dtype.kind not in "biu":
         raise TypeError(f"target must be bool, an integer type or input's dtype {x.dtype}, got {array.dtype}")
     return _kernel_ready(array)
+
+
+def third(name: str | None, value: Any, x: np.ndarray) -> np.ndarray:
+    """What else differs per element, flat: the input's shape, or that of its last axis, and its dtype."""
+    array = floats(str(name), value)
+    if array.shape != x.shape and array.shape != x.shape[-1:]:
+        raise ValueError(f"{name} must have input's shape {x.shape} or that of its last axis, got {array.shape}")
+    if array.dtype != x.dtype:
+        raise TypeError(f"{name} must have input's dtype {x.dtype}, got {array.dtype}")
+    return array.reshape(-1)
 
 
 def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
@@ -209,11 +221,19 @@ def bad_entry(
     return None
 
 
-def check_unit(target: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ...]) -> None:
-    """Raise for the first kept target outside [0, 1]."""
-    found = bad_entry(target, lambda t: ~((t >= 0) & (t <= 1)), mask, shape)
-    if found:
-        raise ValueError(f"target must lie in [0, 1], got {found[0]} at index {found[1]}")
+def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray | None, mask: np.ndarray | None) -> None:
+    """Raise for the first kept target, prediction or value of the third array outside its domain."""
+    arrays = [("target", y, facts.target), ("input", x, facts.input)]
+    if third is not None:
+        arrays.append((str(facts.third), np.resize(third, x.size), facts.third_domain))
+    for name, array, domain in arrays:
+        wanted = DOMAINS[domain]
+        missing = (lambda v: False) if name == "target" else np.isnan  # a prediction that is NaN is no error
+        found = bad_entry(
+            array.reshape(-1), lambda v, d=wanted, missing=missing: ~(d.valid(v) | missing(v)), mask, x.shape
+        )
+        if found:
+            raise ValueError(f"{name} must {wanted.demand}, got {found[0]} at index {found[1]}")
 
 
 def check_indices(

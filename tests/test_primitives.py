@@ -15,6 +15,14 @@ BOUNDS = {
     "log1p_unit_f32": (1.24, 0.0, 1.0),
     "log1p_unit_f64": (1.40, 0.0, 1.0),
     "log1p_f64": (0.85, 0.0, 2.0**40),
+    "log_f32": (1.0, 0.0, np.inf),
+    "log_f64": (1.0, 0.0, np.inf),
+    "log1p_any_f32": (1.0, -0.0, np.inf),
+    "log1p_any_f64": (1.0, -0.0, np.inf),
+    "exp_f32": (1.1, -0.0, np.inf),
+    "exp_f64": (1.1, -0.0, np.inf),
+    "drop_neg_f32": (1.5, 0.0, np.inf),
+    "drop_neg_f64": (1.5, 0.0, np.inf),
 }
 LONG = np.finfo(np.longdouble).nmant > 60
 

@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from fastloss.registry import FORMULAS
+from fastloss.registry import FORMULAS, LOSSES
 
 # 64 bits of mantissa on x86: eleven more than float64. Elsewhere long double may be float64 itself.
 needs_longdouble = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double has no spare digits")
@@ -81,8 +81,17 @@ def cross_entropy_rows(x, y):
 
 
 # Beyond 12000 exp is below every long double, and takes mpmath long.
+def _log(x):
+    return mpmath.log(x) if x > 0 else mpmath.mpf("-inf" if x == 0 else "nan")
+
+
 _NAMES = {
     "abs": abs,
+    "drop_neg": lambda a: mpmath.mpf(1) if a > 12000 else -mpmath.expm1(-a),
+    "exp": lambda x: mpmath.mpf(0) if x < -12000 else mpmath.mpf("inf") if x > 12000 else mpmath.exp(x),
+    "exp_sum": lambda x, lo: _NAMES["exp"](x if lo != lo else x + lo),
+    "log": _log,
+    "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
     "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
     "fma": lambda a, b, c: a * b + c,
     "log1p_unit": mpmath.log1p,
@@ -94,16 +103,27 @@ def formula(name):
     return types.FunctionType(FORMULAS[name].__code__, _NAMES, name)
 
 
-def exact(name, x, y, params) -> list[np.ndarray]:
-    """Loss, gradient and Hessian of every element by the formula in mpmath, as long doubles."""
-    run = formula(name)
-    found = [[], [], []]
+def exact(name, x, y, params, *third) -> list[np.ndarray]:
+    """Loss, gradient, Hessian (and more) of every element by the formula in mpmath, as long doubles."""
+    return evaluate(formula(name), x, y, params, *third)
+
+
+def term_sizes(name, x, y, params, *third) -> list[np.ndarray]:
+    """Sizes of the terms of loss and gradient where they may cancel, else zeros."""
+    sums = LOSSES[name].sums
+    if sums is None:
+        return [np.zeros(x.size, np.longdouble)] * 2
+    names = {"exp": _NAMES["exp"], "log": lambda v: abs(_log(abs(v)))}
+    return evaluate(lambda *given: sums(*given, **names), x, y, params, *third)
+
+
+def evaluate(run, x, y, params, *third) -> list[np.ndarray]:
+    """A function of mpmath numbers for every element."""
     with mpmath.workprec(200):
         given = [mpmath.mpf(p) for p in params]
-        for a, b in zip(x.tolist(), y.tolist(), strict=True):
-            for values, value in zip(found, run(mpmath.mpf(a), mpmath.mpf(b), *given), strict=True):
-                values.append(_longdouble(value))
-    return [np.array(values, np.longdouble) for values in found]
+        rows = zip(x.tolist(), y.tolist(), *(t.tolist() for t in third), strict=True)
+        found = [[_longdouble(value) for value in run(*map(mpmath.mpf, row), *given)] for row in rows]
+    return [np.array(values, np.longdouble) for values in zip(*found, strict=True)]
 
 
 def _longdouble(value) -> np.longdouble:

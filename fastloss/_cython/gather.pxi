@@ -195,7 +195,7 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                 value[r] = value_at(_, e.code, job.q, (start + r) * count + chosen[r])
             spread_mask(kept, all_bits, n)
             select(value, NULL, all_bits, n)
-            run_loop(job.loss, 1, value, target, job.params, <real>e.scale, losses, grads, grads, n)
+            run_loop(job.loss, 1, value, target, <const real*>NULL, job.params, <real>e.scale, losses, grads, grads, n)
             for r in range(n):
                 errors[r] = target[r] - value[r]
             if e.weight != NULL:

@@ -93,9 +93,11 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     return None if launch(kernel, job, blocks, block * width, threads) else <double>exact_sum(partials) / divisor
 
 
-def plain_elementwise(int loss, object x, object y, tuple params, object weight, object mask, bint mean,
-                      bint want_grad, object out, bint unit_target):
+def plain_elementwise(int loss, object x, object y, object third, tuple params, tuple domains, object weight,
+                      object mask, bint mean, bint want_grad, bint want_third, object out):
     if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
+        return None
+    if third is not None and not alike(third, x, 0):
         return None
     cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray>y)
     if kind != cnp.PyArray_TYPE(<cnp.ndarray>x) and not cnp.PyTypeNum_ISINTEGER(kind) and not cnp.PyTypeNum_ISBOOL(kind):
@@ -103,25 +105,28 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
     if out is not None:
         if not want_grad or not plain_output(out, x, True):
             return None
-        if not (apart(out, y) and apart(out, weight) and apart(out, mask)):
+        if not (apart(out, y) and apart(out, third) and apart(out, weight) and apart(out, mask)):
             return None
     cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x), kept = n if mask is None else PyArray_CountNonzero(mask)
     if kept == 0:
         return None
     cdef double divisor = kept if mean else 1.0
     cdef ElementwiseJob job = elementwise_job(
-        loss, x, y, params, unit_target, entries_of(x, n, weight, mask, 1.0 / divisor, None, None))
+        loss, x, y, third, params, domains, entries_of(x, n, weight, mask, 1.0 / divisor, None, None))
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+    cdef cnp.ndarray third_grad = empty_like(x) if want_grad and want_third else None
     job.grad = data_of(grad)
-    job.hess = NULL
+    job.hess = data_of(third_grad)
     job.mode = 1 if want_grad else 0
-    if unit_target and job.grad == job.x:
-        # The kernel checks targets while it writes the gradient, too late for an input that is overwritten.
-        if targets_outside(&job, <const float*>NULL) if job.entries.code == F32 else targets_outside(&job, <const double*>NULL):
+    if job.grad == job.x:
+        # The kernel checks values while it writes the gradient, too late for an input that is overwritten.
+        if values_outside(&job, <const float*>NULL) if job.entries.code == F32 else values_outside(&job, <const double*>NULL):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
     cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor)
-    return None if value is None else (value, grad)
+    if value is None:
+        return None
+    return (value, grad, third_grad) if want_third else (value, grad)
 
 
 def plain_cross_entropy(object x, object target, int64_t ignore_index, double smoothing, object weight, object mask,

@@ -14,20 +14,9 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
 __all__ = [
-    "apart",
-    "bare",
-    "bits",
-    "by_type",
-    "f32",
-    "f64",
-    "fma",
-    "from_bits",
-    "inline",
-    "kernel",
-    "prefetch",
-    "u32",
-    "u64",
-]
+    "apart", "bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "loop", "prefetch",
+    "run_loop", "u32", "u64",
+]  # fmt: skip
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
@@ -83,6 +72,50 @@ def kernel(function):
     with contextlib.suppress(RuntimeError):  # read-only home and package: compile in every process
         dispatcher._cache = _StampedCache(function)
     return dispatcher
+
+
+class loop:
+    """A loop over a chunk, compiled on first use and called by its address.
+
+    So the kernels around it, which are compiled for every combination of dtypes, are not compiled for every loss.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self.pointer = None
+
+    @property
+    def address(self):
+        if self.pointer is None:
+            real = types.float32 if self.function.__name__.endswith("f32") else types.float64
+            array, params = types.CPointer(real), types.CPointer(types.float64)
+            arguments = (array, array, array, params, real, array, array, array, types.intp)
+            dispatcher = kernel(self.function)
+            dispatcher.compile(types.void(*arguments))
+            self.compiled = dispatcher.overloads[arguments]  # owns the code
+            self.pointer = self.compiled.library.get_pointer_to_function(self.compiled.fndesc.llvm_cfunc_wrapper_name)
+        return self.pointer
+
+
+@intrinsic
+def run_loop(typingctx, address, xs, ys, zs, params, scale, losses, grads, hessians):
+    """Call a loop by its address."""
+
+    def generate(context, builder, signature, arguments):
+        number, *described, scale, losses, grads, hessians = arguments
+        kinds = [k for k in signature.args if isinstance(k, types.Array)]
+        structs = [
+            context.make_array(k)(context, builder, v)
+            for k, v in zip(kinds, [*described, losses, grads, hessians], strict=True)
+        ]
+        pointers = [s.data for s in structs]
+        count = builder.extract_value(structs[0].shape, 0)
+        values = [*pointers[:4], scale, *pointers[4:], count]
+        kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
+        builder.call(builder.inttoptr(number, kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(address, xs, ys, zs, params, scale, losses, grads, hessians), generate
 
 
 def by_type(for_f32, for_f64):

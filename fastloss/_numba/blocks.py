@@ -205,16 +205,50 @@ def select(values, mask):
 
 
 @inline
-def outside_unit(y, mask):
-    """Whether a kept target is outside [0, 1] or NaN."""
+def belongs(domain, v):
+    """Whether a value lies in one of the registry's domains."""
+    if domain == 1:
+        return (v >= 0) & (v <= 1)
+    if domain == 2:
+        return (v == 0) | (v == 1)
+    if domain == 3:
+        return (v == 0) | (v == 1) | (v == -1)
+    if domain == 4:
+        return v >= 0
+    if domain == 5:
+        return v > 0
+    return v > -1
+
+
+@inline
+def suspect(domain, values):
+    """False only if all values are in the domain."""
     bad = 0
-    if mask.size == 0:
-        for i in range(y.size):
-            bad |= not ((y[i] >= 0) & (y[i] <= 1))
+    if domain == 1:
+        for i in range(values.size):
+            bad |= not ((values[i] >= 0) & (values[i] <= 1))
+    elif domain == 2 or domain == 3:
+        least = 0 if domain == 2 else -1
+        for i in range(values.size):
+            v = values[i]
+            bad |= not ((v == 0) | (v == 1) | (v == least))
     else:
-        for i in range(y.size):
-            bad |= (not ((y[i] >= 0) & (y[i] <= 1))) & mask[i]
+        low = values.dtype.type(-1 if domain == 6 else 0)
+        equal = domain == 4
+        for i in range(values.size):
+            bad |= not ((values[i] > low) | ((values[i] == low) & equal))
     return bad != 0
+
+
+@inline
+def outside(domain, values, mask, target):
+    """Whether a kept value is outside its domain. A prediction that is NaN is no error, it propagates."""
+    if domain != 0 and suspect(domain, values):
+        for i in range(values.size):
+            v = values[i]
+            if (mask.size == 0 or mask[i]) and not belongs(domain, v) and (target or v == v):
+                return True
+    return False
 
 
 @inline
@@ -259,7 +293,7 @@ def chunk_bounds(block, chunk, n):
 
 
 @inline
-def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start):
+def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start, mode):
     """Weights, mask, sum and stores of a chunk of results."""
     if weight.size > 0:
         room = work[: ls.size]
@@ -275,7 +309,7 @@ def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags,
             select(gs, flags)
         if hessians.size > 0:
             select(hs, flags)
-    if hessians.size == 0:
+    if mode != 2:
         add_lanes(lanes, ls)
     if losses.size > 0:
         store(ls, losses, start)
