@@ -53,20 +53,20 @@ cdef bint outside_unit(const real* y, const uint8_t* mask, Py_ssize_t n) noexcep
     return False
 
 
-cdef bint targets_outside(const ElementwiseJob* job, const real* _) noexcept nogil:
-    # outside_unit for all targets at once: before an input is overwritten.
-    cdef Py_ssize_t chunk, start, n
+cdef bint targets_outside(const ElementwiseJob* job, Py_ssize_t start, Py_ssize_t stop, const real* _) noexcept nogil:
+    # outside_unit for many targets at once: before an input is overwritten.
+    cdef Py_ssize_t n
     cdef real room[CHUNK]
     cdef uint8_t mask_room[CHUNK]
     cdef const uint8_t* mask = NULL
-    for chunk in range((job.entries.n + CHUNK - 1) // CHUNK):
-        start = chunk * CHUNK
-        n = min(job.entries.n - start, CHUNK)
+    while start < stop:
+        n = min(stop - start, CHUNK)
         load(job.y_code, job.y, start, room, n)
         if job.entries.mask != NULL:
             mask = load_mask(&job.entries, start, mask_room, n)
         if outside_unit(room, mask, n):
             return True
+        start += n
     return False
 
 
