@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastloss._validate import real
+
 __all__ = ["LOSSES", "Loss", "Param", "elementwise", "non_negative", "positive", "unit_interval"]
 
 
@@ -26,12 +28,9 @@ class Param:
         """Return ``value`` as a float, or raise an error that names the parameter."""
         if value is self.default:
             return value
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{self.name} must be a real number, got {type(value).__name__}") from None
+        number = real(self.name, value)
         if not self.valid(number):
-            raise ValueError(f"{self.name} must be {self.domain}, got {value!r}")
+            raise ValueError(f"{self.name} must be {self.domain}, got {number!r}")
         return number
 
 
