@@ -1,0 +1,170 @@
+"""Losses as curves over one prediction: the numbers behind the pictures of `plot`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import fastloss as fl
+
+from ..registry import Loss
+from . import CommandError
+from ._cases import ordinary
+from ._losses import has_hessian
+
+QUANTITIES = ("loss", "gradient", "Hessian")
+_POINTS = 801
+_CLASSES = 3
+
+# Of a family: what the horizontal axis shows, and how far it goes.
+_AXES = {
+    "distance": ("prediction - target", 3.0),
+    "logit": ("logit", 6.0),
+    "softmax": (f"logit of one of {_CLASSES} classes, the others 0", 6.0),
+    "td": ("value of the action taken - target", 3.0),
+}
+# Of a kind of target: those that tell the story; a distance looks the same from every target.
+_TARGETS: dict[str, tuple[float, ...]] = {"unit": (0.0, 1.0), "class": (0.0, 1.0), "action": (0.0,)}
+# Families whose input is a logit, and the logit of probability 1/2.
+_PROBABILITIES = {"logit": 0.0, "softmax": np.log(_CLASSES - 1)}
+_Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Loss, gradient and Hessian of one loss and target along the horizontal axis.
+
+    Attributes
+    ----------
+    loss, params, target
+        What was drawn; `target` is None where it is fixed by the kind of loss.
+    x : ndarray
+        Positions, the kinks and a point close to either side of each among them.
+    values : list of ndarray
+        The quantities at `x`, in the order of `QUANTITIES`; no Hessian where the loss has none.
+    kinks : list of int
+        Positions of the kinks in `x`.
+    """
+
+    loss: Loss
+    params: dict[str, Any]
+    target: float | None
+    x: np.ndarray
+    values: list[np.ndarray]
+    kinks: list[int]
+
+
+def curves(
+    loss: Loss,
+    params: dict[str, Any],
+    targets: Sequence[float] | None = None,
+    bounds: tuple[float, float] | None = None,
+    probability: bool = False,
+) -> list[Curve]:
+    """Compute a curve for each target.
+
+    Parameters
+    ----------
+    loss : Loss
+    params : dict
+        Its own parameters.
+    targets : sequence of float, optional
+        By default those that suit the loss.
+    bounds : tuple of float, optional
+        Ends of the horizontal axis.
+    probability : bool, default False
+        Walk over the probability that a logit stands for, instead of the logit.
+    """
+    if probability and loss.family not in _PROBABILITIES:
+        raise CommandError(f"{loss.name} has no axis in probability: its input is no logit")
+    facts = {p.name: params[p.name] for p in loss.params if params.get(p.name) is not None}
+    kinks = () if probability else loss.kinks(*loss.parse(facts))
+    x, at = _grid(bounds or _bounds(loss, kinks, probability), kinks)
+    logits = np.log(x) - np.log1p(-x) + _PROBABILITIES[loss.family] if probability else x
+    chosen: Sequence[float | None] = targets or _TARGETS.get(loss.target, (0.0,))
+    call = _CALLS.get(loss.kind, _one_entry)
+    if call in (_one_entry, _gather):
+        chosen = (None,)
+    found = []
+    for target in chosen:
+        values = [np.asarray(v, float) for v in call(loss, params, target, logits) if v is not None]
+        found.append(Curve(loss, params, target, x, values, at))
+    return found
+
+
+def axis_label(loss: Loss, probability: bool) -> str:
+    """Say what the horizontal axis shows."""
+    return "predicted probability" if probability else _AXES.get(loss.family, ("prediction", 0.0))[0]
+
+
+def _bounds(loss: Loss, kinks: Sequence[float], probability: bool) -> tuple[float, float]:
+    if probability:
+        return 0.002, 0.998
+    reach = max(_AXES.get(loss.family, ("", 4.0))[1], *(1.5 * abs(kink) for kink in (0.0, *kinks)))
+    return -reach, reach
+
+
+def _grid(bounds: tuple[float, float], kinks: Sequence[float]) -> tuple[np.ndarray, list[int]]:
+    """Return positions and the places of the kinks among them, each with a close neighbour on either side."""
+    low, high = bounds
+    step = 1e-6 * (high - low)
+    inside = sorted({kink for kink in kinks if low < kink < high})
+    beside = [kink + side for kink in inside for side in (-step, step)]
+    x = np.unique([*np.linspace(low, high, _POINTS), *inside, *beside])
+    # Grid points next to a kink would only blur which of its neighbours is the limit.
+    near = np.zeros(x.shape, bool)
+    for kink in inside:
+        near |= (np.abs(x - kink) < 2 * step) & ~np.isin(x, [*inside, *beside])
+    x = x[~near]
+    return x, [int(i) for i in np.searchsorted(x, inside)]
+
+
+def _elementwise(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -> _Triple:
+    # On the axis of a distance, x is the residual.
+    y = np.full_like(x, target)
+    x = x + target if loss.family == "distance" else x
+    function = getattr(fl, loss.name)
+    positional = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    others = (y, *[np.ones_like(x)] * (len(positional) - 2))
+    values, grad, *_ = function(x, *others, reduction="none", **params)
+    return values, grad, fl.grad_hess(function, x, *others, **params)[1] if has_hessian(loss) else None
+
+
+def _rows(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -> _Triple:
+    # Class 0 has the logit x, all others 0.
+    logits = np.zeros((len(x), _CLASSES))
+    logits[:, 0] = x
+    function, labels = getattr(fl, loss.name), np.full(len(x), int(target))
+    values, grad, *_ = function(logits, labels, reduction="none", **params)
+    hess = fl.grad_hess(function, logits, labels, **params)[1][:, 0] if has_hessian(loss) else None
+    return values, grad[:, 0], hess
+
+
+def _gather(loss: Loss, params: dict[str, Any], target: None, x: np.ndarray) -> _Triple:
+    # The episode is over and the reward 0: the value that is aimed at is 0.
+    q, actions, rewards = x[:, None], np.zeros(len(x), int), np.zeros_like(x)
+    values, grad, *_ = getattr(fl, loss.name)(q, actions, rewards, q, actions == 0, reduction="none", **params)
+    return values, grad[:, 0], None
+
+
+def _one_entry(loss: Loss, params: dict[str, Any], target: None, x: np.ndarray) -> _Triple:
+    """Move the first prediction of an ordinary case and hold all else."""
+    case = ordinary(loss, np.dtype(np.float64), 8)[0]
+    case = case.but(params=case.params | params)
+    rows = []
+    for value in x:
+        moved = case.x.copy()
+        moved.flat[0] = value
+        moved_case = case.but(x=moved)
+        values, grad, *_ = moved_case.call(fl.backends()[0])
+        hess = moved_case.hess(fl.backends()[0]).flat[0] if has_hessian(loss) else np.nan
+        rows.append((values, grad.flat[0], hess))
+    values, grad, hess = np.array(rows).T
+    return values, grad, hess if has_hessian(loss) else None
+
+
+_CALLS: dict[str, Callable[..., _Triple]] = {"elementwise": _elementwise, "rows": _rows, "gather": _gather}
