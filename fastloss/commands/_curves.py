@@ -17,18 +17,30 @@ from ._cases import ordinary
 from ._losses import has_hessian
 
 QUANTITIES = ("loss", "gradient", "Hessian")
-_POINTS = 801
+_POINTS = 301
 _CLASSES = 3
 
 # Of a family: what the horizontal axis shows, and how far it goes.
 _AXES = {
     "distance": ("prediction - target", 3.0),
+    "residual": ("prediction - target", 3.0),
+    "margin": ("prediction", 3.0),
     "logit": ("logit", 6.0),
+    "probability": ("predicted probability", 0.0),
     "softmax": (f"logit of one of {_CLASSES} classes, the others 0", 6.0),
     "td": ("value of the action taken - target", 3.0),
 }
-# Of a kind of target: those that tell the story; a distance looks the same from every target.
-_TARGETS: dict[str, tuple[float, ...]] = {"unit": (0.0, 1.0), "class": (0.0, 1.0), "action": (0.0,)}
+_RESIDUAL = ("distance", "residual")
+_WITHIN = (0.002, 0.998)
+# Of a domain of targets: those that tell the story; a residual looks the same from every target.
+_TARGETS: dict[str, tuple[float, ...]] = {
+    "unit": (0.0, 1.0),
+    "binary": (0.0, 1.0),
+    "class": (0.0, 1.0),
+    "sign": (-1.0, 1.0),
+    "non_negative": (0.0, 1.0, 3.0),
+    "positive": (0.5, 1.0, 3.0),
+}
 # Families whose input is a logit, and the logit of probability 1/2.
 _PROBABILITIES = {"logit": 0.0, "softmax": np.log(_CLASSES - 1)}
 _Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -81,16 +93,18 @@ def curves(
     """
     if probability and loss.family not in _PROBABILITIES:
         raise CommandError(f"{loss.name} has no axis in probability: its input is no logit")
-    facts = {p.name: params[p.name] for p in loss.params if params.get(p.name) is not None}
-    kinks = () if probability else loss.kinks(*loss.parse(facts))
-    x, at = _grid(bounds or _bounds(loss, kinks, probability), kinks)
-    logits = np.log(x) - np.log1p(-x) + _PROBABILITIES[loss.family] if probability else x
+    given = {p.name: params[p.name] for p in loss.params if params.get(p.name) is not None}
+    kinks = () if probability else loss.kinks(*loss.parse(given))
     chosen: Sequence[float | None] = targets or _TARGETS.get(loss.target, (0.0,))
     call = _CALLS.get(loss.kind, _one_entry)
     if call in (_one_entry, _gather):
         chosen = (None,)
     found = []
     for target in chosen:
+        # Margins are predictions times the sign of the target.
+        sign = -1.0 if loss.family == "margin" and target is not None and target <= 0.0 else 1.0
+        x, at = _grid(bounds or _bounds(loss, kinks, probability), [sign * kink for kink in kinks])
+        logits = np.log(x) - np.log1p(-x) + _PROBABILITIES[loss.family] if probability else x
         values = [np.asarray(v, float) for v in call(loss, params, target, logits) if v is not None]
         found.append(Curve(loss, params, target, x, values, at))
     return found
@@ -102,8 +116,8 @@ def axis_label(loss: Loss, probability: bool) -> str:
 
 
 def _bounds(loss: Loss, kinks: Sequence[float], probability: bool) -> tuple[float, float]:
-    if probability:
-        return 0.002, 0.998
+    if probability or loss.family == "probability":
+        return _WITHIN
     reach = max(_AXES.get(loss.family, ("", 4.0))[1], *(1.5 * abs(kink) for kink in (0.0, *kinks)))
     return -reach, reach
 
@@ -111,22 +125,21 @@ def _bounds(loss: Loss, kinks: Sequence[float], probability: bool) -> tuple[floa
 def _grid(bounds: tuple[float, float], kinks: Sequence[float]) -> tuple[np.ndarray, list[int]]:
     """Return positions and the places of the kinks among them, each with a close neighbour on either side."""
     low, high = bounds
+    if not -np.inf < low < high < np.inf:
+        raise CommandError(f"--range needs LOW below HIGH, got {low:g} {high:g}")
     step = 1e-6 * (high - low)
-    inside = sorted({kink for kink in kinks if low < kink < high})
-    beside = [kink + side for kink in inside for side in (-step, step)]
-    x = np.unique([*np.linspace(low, high, _POINTS), *inside, *beside])
+    inside = np.array(sorted({kink for kink in kinks if low < kink < high}))
+    x = np.linspace(low, high, _POINTS)
     # Grid points next to a kink would only blur which of its neighbours is the limit.
-    near = np.zeros(x.shape, bool)
-    for kink in inside:
-        near |= (np.abs(x - kink) < 2 * step) & ~np.isin(x, [*inside, *beside])
-    x = x[~near]
+    x = x[(np.abs(x[:, None] - inside) > 2 * step).all(1)]
+    x = np.sort(np.concatenate([x, inside - step, inside, inside + step]))
     return x, [int(i) for i in np.searchsorted(x, inside)]
 
 
 def _elementwise(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -> _Triple:
-    # On the axis of a distance, x is the residual.
+    # On the axis of residuals, x is one.
     y = np.full_like(x, target)
-    x = x + target if loss.family == "distance" else x
+    x = x + target if loss.family in _RESIDUAL else x
     function = getattr(fl, loss.name)
     positional = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     others = (y, *[np.ones_like(x)] * (len(positional) - 2))

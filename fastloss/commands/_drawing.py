@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,61 +24,85 @@ from ._surface import Surface
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
 _GREY = "#666666"
+_PATH = re.compile(r"[MLCQ] |<path |<use ")
+
+
+def save(figure: Figure, path: str) -> None:
+    """Write a picture; as SVG it is the same text every time.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file can't be written, or its ending names no format.
+    """
+    if not path.endswith(".svg"):
+        figure.savefig(path, dpi=160)
+        return
+    with rc_context({"svg.hashsalt": "fastloss", "svg.fonttype": "none"}):
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    # Half of the file is indentation, and digits of paths beyond a hundredth of a point.
+    lines = [line.strip() for line in text.getvalue().splitlines()]
+    short = [re.sub(r"(\.\d\d)\d+", r"\1", line) if _PATH.match(line) else line for line in lines]
+    Path(path).write_text("\n".join(short) + "\n")
 
 
 def panels(curves: Sequence[Curve], probability: bool = False) -> Figure:
     """Draw loss, gradient and Hessian side by side, all curves on the same axes."""
     count = max(len(curve.values) for curve in curves)
-    many = _legend_rows(curves) > 1
-    figure = _figure(3.5 * count, 3.0 + 0.22 * many)
-    axes = figure.subplots(1, count, squeeze=False)[0]
     varied = _varied([(c.loss, c.params) for c in curves])
+    names = [_label(curve, varied, curves) for curve in curves]
+    columns = max(1, min(len(names), int(46 * count / (8 + max(map(len, names))))))
+    figure = _figure(3.5 * count, 2.75 + 0.22 * (-(-len(names) // columns) if any(names) else 0))
+    axes = figure.subplots(1, count, squeeze=False)[0]
     colours, dashes = _styles(curves)
     for place, (ax, quantity) in enumerate(zip(axes, QUANTITIES, strict=False)):
         for i, curve in enumerate(curves):
             if place < len(curve.values):
-                label = _label(curve, varied, curves)
-                _line(ax, curve, curve.values[place], label=label, color=colours[i], linestyle=dashes[i])
+                _line(ax, curve, curve.values[place], label=names[i], color=colours[i], linestyle=dashes[i])
+        ax.axhline(0.0, color=_GREY, linewidth=0.7, zorder=0)
         _limit(ax, [c.values[place] for c in curves if place < len(c.values)])
         _finish(ax, axis_label(curves[0].loss, probability))
-        respect = " by logit" if probability and place == 1 else (" by logit, twice" if probability and place else "")
-        ax.set_ylabel(f"{quantity}{respect}")
-    if any(_label(c, varied, curves) for c in curves):
+        ax.set_ylabel(f"{quantity} wrt logit" if probability and place else quantity)
+        if probability:
+            ax.set_xlim(0.0, 1.0)
+    if any(names):
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     figure.suptitle(_title(curves), fontsize=11, fontweight="bold")
     return figure
 
 
 def sample(variants: Sequence[tuple[Loss, dict[str, Any]]], targets: Sequence[float], outlier: float | None) -> Figure:
     """Draw the mean loss of one prediction for all targets, with the outlier and without, each from 0 to 1."""
-    figure = _figure(6.4, 3.8)
+    figure = _figure(6.6, 4.2)
     ax = figure.subplots()
     every = [*targets, *([] if outlier is None else [outlier])]
     margin = 0.08 * (max(every) - min(every) or 1.0)
     x = np.linspace(min(every) - margin, max(every) + margin, 1201)
     varied = _varied(variants)
     for i, (loss, params) in enumerate(variants):
-        name = ", ".join([loss.name, *_settings(params, varied)])
-        for chosen, dash in [(every, "-"), (targets, _DASHES[1])][: 1 if outlier is None else 2]:
+        colour, minima = _COLOURS[i % len(_COLOURS)], []
+        for chosen, dash, fill in ((targets, _DASHES[1], "white"), (every, "-", colour))[outlier is None :]:
             data = np.broadcast_to(np.array(chosen), (len(x), len(chosen)))
-            call = getattr(fl, loss.name)
-            mean = call(np.repeat(x[:, None], len(chosen), 1), data, reduction="none", **params)[0].mean(1)
+            each = getattr(fl, loss.name)(np.repeat(x[:, None], len(chosen), 1), data, reduction="none", **params)[0]
+            mean = np.where(np.isfinite(each), each, np.nan).mean(1)
             best = int(np.nanargmin(mean))
-            scaled = (mean - mean[best]) / (np.nanmax(mean) - mean[best])
-            label = f"{name}, minimum at {x[best]:.3g}"
-            label += "" if outlier is None else (" with the outlier" if chosen is every else " without")
-            ax.plot(x, scaled, color=_COLOURS[i % len(_COLOURS)], linestyle=dash, label=label)
-            ax.plot(x[best], 0.0, "o", color=_COLOURS[i % len(_COLOURS)], markersize=7, clip_on=False, zorder=5,
-                    markerfacecolor=_COLOURS[i % len(_COLOURS)] if dash == "-" else "white")  # fmt: skip
-    ax.plot(targets, np.full(len(targets), -0.09), "|", color="black", markersize=11, markeredgewidth=1.6)
+            ax.plot(x, (mean - mean[best]) / (np.nanmax(mean) - mean[best]), color=colour, linestyle=dash)
+            ax.plot(x[best], 0.0, "o", color=colour, markerfacecolor=fill, markersize=8, zorder=5)
+            minima.append(f"{x[best]:.3g}")
+        name = ", ".join([loss.name, *_settings(params, varied)])
+        ax.plot([], color=colour, linewidth=4, label=f"{name}: least at {' -> '.join(minima)}")
+    ax.plot(targets, np.full(len(targets), -0.06), "|", color="black", markersize=11, markeredgewidth=1.6)
     if outlier is not None:
-        ax.plot(outlier, -0.09, "|", color=_COLOURS[1], markersize=11, markeredgewidth=2.6)
-        ax.annotate("outlier", (outlier, -0.09), (0, 9), textcoords="offset points", ha="center", color=_COLOURS[1])
-    ax.set_ylim(-0.14, 1.03)
+        ax.plot(outlier, -0.06, "|", color=_GREY, markersize=11, markeredgewidth=2.6)
+        ax.annotate("outlier", (outlier, -0.05), (0, 9), textcoords="offset points", ha="center", color=_GREY)
+        ax.plot([], color=_GREY, linestyle=_DASHES[1], label="without the outlier")
+        ax.plot([], color=_GREY, linestyle="-", label="with it")
+    ax.set_ylim(-0.11, 0.65)
     _finish(ax, "one prediction for all targets (bars)")
-    ax.set_ylabel("mean loss, from least to most")
-    figure.legend(loc="outside lower center", ncols=1, frameon=False)
+    ax.set_ylabel("mean loss: 0 least, 1 most in this range")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -98,9 +126,9 @@ def _surface(ax: Axes, surface: Surface, figure: Figure) -> None:
     else:
         low = np.nanmin(surface.values)
         # Levels crowd at the minimum, as equal steps would leave it blank.
-        levels = low + (np.nanmax(surface.values) - low) * np.linspace(0.0, 1.0, 15) ** 2
+        levels = low + (np.nanmax(surface.values) - low) * np.linspace(0.0, 1.0, 13) ** 2
         filled = ax.contourf(*surface.axes, surface.values.T, levels=levels, cmap="cividis")
-        ax.contour(*surface.axes, surface.values.T, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
+        filled.set(edgecolor=(1.0, 1.0, 1.0, 0.6), linewidth=0.4)
         figure.colorbar(filled, ax=ax, format="%.3g", ticks=levels[::2], label="mean loss")
         ax.plot(*path.T, "o-", color="white", markersize=4.5, linewidth=2.2, markeredgewidth=0)
         ax.plot(*path.T, "o-", color=_COLOURS[1], markersize=3, linewidth=1.2)
@@ -120,6 +148,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _finish(ax: Axes, label: str) -> None:
     ax.set_xlabel(label)
+    ax.locator_params(nbins=6)
     ax.margins(x=0.0)
     ax.grid(alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
@@ -149,6 +178,8 @@ def _limit(ax: Axes, values: Sequence[np.ndarray]) -> None:
     low, high = np.quantile(every, [0.02, 0.98])
     if np.ptp(every) <= 3.0 * (high - low):
         low, high = every.min(), every.max()
+    if high == low:
+        low, high = min(low, 0.0), max(high, 0.0)
     margin = 0.07 * (high - low) or 0.5
     ax.set_ylim(low - margin, high + margin)
 
@@ -200,7 +231,3 @@ def _title(curves: Sequence[Curve]) -> str:
     names = list(dict.fromkeys(c.loss.name for c in curves))
     fixed = _settings(curves[0].params, curves[0].params.keys() - _varied([(c.loss, c.params) for c in curves]))
     return ", ".join([*names, *fixed] if len(names) == 1 else names)
-
-
-def _legend_rows(curves: Sequence[Curve]) -> int:
-    return -(-len(curves) // 4)

@@ -15,7 +15,7 @@ from . import CommandError, from_extra
 
 # Of each data set: the columns taken by default.
 _FEATURES = {"breast_cancer": ("mean radius", "mean texture"), "diabetes": ("bmi", "bp")}
-_POINTS = 61
+_POINTS = 41
 _STEPS = 25
 
 

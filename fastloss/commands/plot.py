@@ -63,9 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.output or f"{'-'.join(names)}.png"
     check_folder(path)
     from_extra("plot", "matplotlib", "matplotlib", "plot")
+    from ._drawing import save
+
     try:
-        figure = _figure(arguments, variants)
-        figure.savefig(path, dpi=160)
+        save(_figure(arguments, variants), path)
     except (TypeError, ValueError, IndexError, OSError) as error:
         raise CommandError(f"{path}: {one_line(error)}" if isinstance(error, OSError) else one_line(error)) from error
     print(f"picture: {path}")
