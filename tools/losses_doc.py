@@ -45,6 +45,16 @@ the formulas are those of one entry, before weights and reduction. ULP are units
 that the tests allow, over the whole domain. In the pictures a dotted line marks a kink, circles the limits of a jump,
 a dot the value there; `python -m fastloss plot LOSS` draws them with other parameters.
 """
+_STORIES = """Squared error follows an outlier, absolute error hardly moves
+(`python -m fastloss plot mse_loss l1_loss huber_loss --sample 0.8 1 1.1 1.3 --outlier 4`):
+
+![Mean losses with and without an outlier](images/outlier.svg)
+
+The surface over the weights of a model, here of logistic regression on scikit-learn's breast cancer data
+(`python -m fastloss plot bce_with_logits --surface`):
+
+![Mean binary cross-entropy over two weights, with the path of gradient descent](images/surface.svg)
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +96,7 @@ def page() -> str:
                 f" {'yes' if has_hessian(loss) else ''} | {loss.loss_ulp:g} | {loss.grad_ulp:g} |"
             )
             sections.append(_section(loss, doc))
-    return "\n".join([_INTRODUCTION, *rows, "", *sections]).rstrip() + "\n"
+    return "\n".join([_INTRODUCTION, *rows, "", _STORIES, *sections]).rstrip() + "\n"
 
 
 def picture(arguments: list[str]) -> str:
@@ -107,7 +117,7 @@ def _section(loss: Loss, doc: Any) -> str:
         _markdown([*doc["Summary"], "", *doc["Extended Summary"]]),
         f"```python\nfl.{loss.name}({_arguments(loss)})\n```\n",
         f"![Loss and derivatives of {loss.name}]({_picture_file(loss).relative_to(_DOCS)})\n",
-        f"**Formula.** {formula}```\n",
+        f"**Formula.** {formula.lstrip(': ')}```\n",
     ]
     if convention.strip():
         parts.append(f"**Conventions.** {convention.strip()}\n")

@@ -165,19 +165,20 @@ def _gather(loss: Loss, params: dict[str, Any], target: None, x: np.ndarray) -> 
 
 
 def _one_entry(loss: Loss, params: dict[str, Any], target: None, x: np.ndarray) -> _Triple:
-    """Move the first prediction of an ordinary case and hold all else."""
-    case = ordinary(loss, np.dtype(np.float64), 8)[0]
+    """Move the prediction that matters most in an ordinary case, and hold all else."""
+    # Of a single row the mean is the loss itself, to which the Hessian belongs.
+    curved, backend = has_hessian(loss), fl.backends()[0]
+    case = ordinary(loss, np.dtype(np.float64), 1 if curved else 8)[0]
     case = case.but(params=case.params | params)
+    entry = np.abs(case.call(backend).grad).argmax()
     rows = []
     for value in x:
-        moved = case.x.copy()
-        moved.flat[0] = value
-        moved_case = case.but(x=moved)
-        values, grad, *_ = moved_case.call(fl.backends()[0])
-        hess = moved_case.hess(fl.backends()[0]).flat[0] if has_hessian(loss) else np.nan
-        rows.append((values, grad.flat[0], hess))
+        moved = case.but(x=case.x.copy())
+        moved.x.flat[entry] = value
+        values, grad, *_ = moved.call(backend)
+        rows.append((values, grad.flat[entry], moved.hess(backend).flat[entry] if curved else np.nan))
     values, grad, hess = np.array(rows).T
-    return values, grad, hess if has_hessian(loss) else None
+    return values, grad, hess if curved else None
 
 
 _CALLS: dict[str, Callable[..., _Triple]] = {"elementwise": _elementwise, "rows": _rows, "gather": _gather}
