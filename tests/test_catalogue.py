@@ -138,9 +138,10 @@ def test_plot_surface(folder, coarse, features):
 
 def test_gradient_descent_finds_the_least_squares(coarse):
     pytest.importorskip("sklearn")
-    from fastloss.commands._surface import _load, _Model
+    from fastloss.commands._surface import _load, _Model, _standardised
 
     _, columns, target = _load("diabetes", ("bmi", "bp"))
+    target = _standardised(target)
     path, losses = _Model(LOSSES["mse_loss"], {}, columns, target).descend(np.array([3.0, -3.0]), 100)
     np.testing.assert_allclose(path[-1], np.linalg.lstsq(columns, target)[0], atol=1e-5)
     assert (np.diff(losses) < 0).all()

@@ -36,6 +36,15 @@ _SHOWN = {
     "outlier.svg": ["mse_loss", "l1_loss", "huber_loss", "--sample", "0.8", "1", "1.1", "1.3", "--outlier", "4"],
     "surface.svg": ["bce_with_logits", "--surface"],
 }
+_TARGETS = {
+    "real": "any number",
+    "unit": "in [0, 1]",
+    "binary": "0 or 1",
+    "sign": "-1 or 1, or 0 or 1",
+    "above_minus_one": "above -1",
+    "class": "class index",
+    "action": "action index",
+}
 _INTRODUCTION = """# The losses
 
 Written by `python -m tools.losses_doc` from the docstrings and the registry; edit those.
@@ -144,9 +153,11 @@ def _facts(loss: Loss) -> list[str]:
 
 def _variants(loss: Loss) -> list[str]:
     """Return arguments for three values of the first parameter, where that leaves three lines."""
-    if loss.family not in ("distance", "residual") or not loss.params or loss.params[0].default <= 0.0:
+    if loss.family not in ("distance", "residual") or not loss.params:
         return []
     first = loss.params[0]
+    if first.default <= 0.0 or own_parameters(loss.name).get(first.name) != first.default:
+        return []
     more = 2.0 * first.default if first.valid(4.0 * first.default) else (1.0 + first.default) / 2.0
     return ["--params", *(f"{first.name}={value:g}" for value in (first.default / 2.0, first.default, more))]
 
@@ -168,9 +179,7 @@ def _title(field: str) -> str:
 
 
 def _targets(loss: Loss) -> str:
-    return {"real": "any number", "unit": "in [0, 1]", "class": "class index", "action": "action index"}.get(
-        loss.target, loss.target.replace("_", " ")
-    )
+    return _TARGETS.get(loss.target, loss.target.replace("_", " "))
 
 
 def _positional(loss: Loss) -> list[str]:

@@ -20,27 +20,31 @@ QUANTITIES = ("loss", "gradient", "Hessian")
 _POINTS = 301
 _CLASSES = 3
 
-# Of a family: what the horizontal axis shows, and how far it goes.
+# Of a family: what the horizontal axis shows, and its ends.
 _AXES = {
-    "distance": ("prediction - target", 3.0),
-    "residual": ("prediction - target", 3.0),
-    "margin": ("prediction", 3.0),
-    "logit": ("logit", 6.0),
-    "probability": ("predicted probability", 0.0),
-    "softmax": (f"logit of one of {_CLASSES} classes, the others 0", 6.0),
-    "td": ("value of the action taken - target", 3.0),
+    "distance": ("prediction - target", -3.0, 3.0),
+    "residual": ("prediction - target", -3.0, 3.0),
+    "gaussian": ("prediction - target", -3.0, 3.0),
+    "margin": ("prediction", -3.0, 3.0),
+    "count": ("prediction", -3.0, 3.0),
+    "log": ("prediction", -0.9, 5.0),
+    "logit": ("logit", -6.0, 6.0),
+    "probability": ("predicted probability", 0.002, 0.998),
+    "softmax": (f"logit of one of {_CLASSES} classes, the others 0", -6.0, 6.0),
+    "td": ("value of the action taken - target", -3.0, 3.0),
 }
-_RESIDUAL = ("distance", "residual")
-_WITHIN = (0.002, 0.998)
-# Of a domain of targets: those that tell the story; a residual looks the same from every target.
+_OTHER_AXES = ("prediction", -4.0, 4.0)
+# Of a domain of targets: those that tell the story; one target shows all residuals.
 _TARGETS: dict[str, tuple[float, ...]] = {
     "unit": (0.0, 1.0),
     "binary": (0.0, 1.0),
     "class": (0.0, 1.0),
     "sign": (-1.0, 1.0),
+    "above_minus_one": (0.0, 1.0, 3.0),
     "non_negative": (0.0, 1.0, 3.0),
     "positive": (0.5, 1.0, 3.0),
 }
+_ONE_TARGET = (1.0,)
 # Families whose input is a logit, and the logit of probability 1/2.
 _PROBABILITIES = {"logit": 0.0, "softmax": np.log(_CLASSES - 1)}
 _Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -93,9 +97,10 @@ def curves(
     """
     if probability and loss.family not in _PROBABILITIES:
         raise CommandError(f"{loss.name} has no axis in probability: its input is no logit")
-    given = {p.name: params[p.name] for p in loss.params if params.get(p.name) is not None}
+    # What is no number is an option of the public function, which judges it.
+    given = {p.name: params[p.name] for p in loss.params if isinstance(params.get(p.name), (int, float))}
     kinks = () if probability else loss.kinks(*loss.parse(given))
-    chosen: Sequence[float | None] = targets or _TARGETS.get(loss.target, (0.0,))
+    chosen: Sequence[float | None] = targets or _TARGETS.get(loss.target, _ONE_TARGET)
     call = _CALLS.get(loss.kind, _one_entry)
     if call in (_one_entry, _gather):
         chosen = (None,)
@@ -112,14 +117,15 @@ def curves(
 
 def axis_label(loss: Loss, probability: bool) -> str:
     """Say what the horizontal axis shows."""
-    return "predicted probability" if probability else _AXES.get(loss.family, ("prediction", 0.0))[0]
+    return "predicted probability" if probability else _AXES.get(loss.family, _OTHER_AXES)[0]
 
 
 def _bounds(loss: Loss, kinks: Sequence[float], probability: bool) -> tuple[float, float]:
-    if probability or loss.family == "probability":
-        return _WITHIN
-    reach = max(_AXES.get(loss.family, ("", 4.0))[1], *(1.5 * abs(kink) for kink in (0.0, *kinks)))
-    return -reach, reach
+    _, low, high = _AXES["probability"] if probability else _AXES.get(loss.family, _OTHER_AXES)
+    if axis_label(loss, probability) == _AXES["distance"][0]:
+        high = max(high, *(1.5 * abs(kink) for kink in (0.0, *kinks)))
+        low = -high
+    return low, high
 
 
 def _grid(bounds: tuple[float, float], kinks: Sequence[float]) -> tuple[np.ndarray, list[int]]:
@@ -139,7 +145,7 @@ def _grid(bounds: tuple[float, float], kinks: Sequence[float]) -> tuple[np.ndarr
 def _elementwise(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -> _Triple:
     # On the axis of residuals, x is one.
     y = np.full_like(x, target)
-    x = x + target if loss.family in _RESIDUAL else x
+    x = x + target if axis_label(loss, False) == _AXES["distance"][0] else x
     function = getattr(fl, loss.name)
     positional = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     others = (y, *[np.ones_like(x)] * (len(positional) - 2))

@@ -15,6 +15,7 @@ from . import CommandError, from_extra
 
 # Of each data set: the columns taken by default.
 _FEATURES = {"breast_cancer": ("mean radius", "mean texture"), "diabetes": ("bmi", "bp")}
+_LABELS = ("unit", "binary", "sign", "class")
 _POINTS = 41
 _STEPS = 25
 
@@ -50,7 +51,11 @@ class _Model:
         scores = self._columns @ weights
         if self._loss.kind == "rows":  # two classes, of which the first has the logit 0
             scores = np.stack([np.zeros_like(scores), scores], 1)
+        elif self._loss.family == "probability":
+            scores = 1.0 / (1.0 + np.exp(-scores))
         loss, grad = getattr(fl, self._loss.name)(scores, self._target, **self._params)[:2]
+        if self._loss.family == "probability":
+            grad = grad * scores * (1.0 - scores)
         return float(loss), self._columns.T @ (grad[:, 1] if grad.ndim > 1 else grad)
 
     def descend(self, weights: np.ndarray, steps: int) -> tuple[np.ndarray, list[float]]:
@@ -74,8 +79,11 @@ def surfaces(
 ) -> list[Surface]:
     """Compute the surface of each loss over the same stretch of weights."""
     if data == "auto":
-        data = "diabetes" if variants[0][0].target == "real" else "breast_cancer"
+        data = "breast_cancer" if variants[0][0].target in _LABELS else "diabetes"
     names, columns, target = _load(data, tuple(features or _FEATURES[data]))
+    if data == "diabetes":
+        # Numbers of either sign, or counts and the like with a mean of 1.
+        target = _standardised(target) if variants[0][0].target == "real" else target / target.mean()
     models = [_Model(loss, params, columns, target) for loss, params in variants]
     lowest = [model.descend(np.zeros(len(names)), 500)[0][-1] for model in models]
     centre, span = np.mean(lowest, axis=0), 1.5 * max(1.0, float(np.abs(lowest).max()))
@@ -100,7 +108,7 @@ def _load(data: str, features: tuple[str, ...]) -> tuple[tuple[str, ...], np.nda
     if len(features) > 2:
         raise CommandError(f"--features takes one or two columns, got {len(features)}")
     columns = _standardised(bunch.data[:, [known.index(name) for name in features]])
-    return features, columns, bunch.target.astype(float) if data == "breast_cancer" else _standardised(bunch.target)
+    return features, columns, bunch.target.astype(float)
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
