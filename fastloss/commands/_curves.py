@@ -27,7 +27,7 @@ _AXES = {
     "gaussian": ("prediction - target", -3.0, 3.0),
     "margin": ("prediction", -3.0, 3.0),
     "count": ("prediction", -3.0, 3.0),
-    "log": ("prediction", -0.9, 5.0),
+    "log": ("prediction", -0.7, 5.0),
     "logit": ("logit", -6.0, 6.0),
     "probability": ("predicted probability", 0.002, 0.998),
     "softmax": (f"logit of one of {_CLASSES} classes, the others 0", -6.0, 6.0),

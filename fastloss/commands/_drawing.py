@@ -62,9 +62,10 @@ def panels(curves: Sequence[Curve], probability: bool = False) -> Figure:
                 _line(ax, curve, curve.values[place], label=names[i], color=colours[i], linestyle=dashes[i])
         ax.axhline(0.0, color=_GREY, linewidth=0.7, zorder=0)
         _limit(ax, [c.values[place] for c in curves if place < len(c.values)])
-        _finish(ax, axis_label(curves[0].loss, probability))
+        label = axis_label(curves[0].loss, probability)
+        _finish(ax, label)
         ax.set_ylabel(f"{quantity} wrt logit" if probability and place else quantity)
-        if probability:
+        if label == axis_label(curves[0].loss, True):
             ax.set_xlim(0.0, 1.0)
     if any(names):
         handles, labels = axes[0].get_legend_handles_labels()
@@ -175,7 +176,7 @@ def _limit(ax: Axes, values: Sequence[np.ndarray]) -> None:
     every = every[np.isfinite(every)]
     if not every.size:
         return
-    low, high = np.quantile(every, [0.02, 0.98])
+    low, high = np.quantile(every, [0.06, 0.94])
     if np.ptp(every) <= 3.0 * (high - low):
         low, high = every.min(), every.max()
     if high == low:
