@@ -77,7 +77,9 @@ class Loss:
     loss_ulp, grad_ulp : float
         Promised maximal error in units in the last place.
     index : int
-        Position among the losses of its kind; generated kernels are numbered by it.
+        Position among the losses of its kind; kernels are numbered by it.
+    class_weighted_mean : bool
+        Whether the mean over rows divides by the sum of their class weights, and not by their number.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Loss:
     loss_ulp: float
     grad_ulp: float
     index: int
+    class_weighted_mean: bool = False
 
     def parse(self, given: dict[str, float]) -> tuple[float, ...]:
         """Check parameters by name and return them in order, defaults filled in."""
@@ -106,9 +109,11 @@ LOSSES: dict[str, Loss] = {}
 FORMULAS: dict[str, Callable[..., tuple[float, float, float]]] = {}
 
 
-def _add(kind: str, name: str, family: str, target: str, params=(), kinks=lambda *_: (), *, loss_ulp, grad_ulp) -> None:
+def _add(
+    kind: str, name: str, family: str, target: str, params=(), kinks=lambda *_: (), *, loss_ulp, grad_ulp, **more
+) -> None:
     index = sum(loss.kind == kind for loss in LOSSES.values())
-    LOSSES[name] = Loss(name, kind, family, target, tuple(params), kinks, loss_ulp, grad_ulp, index)
+    LOSSES[name] = Loss(name, kind, family, target, tuple(params), kinks, loss_ulp, grad_ulp, index, **more)
 
 
 def elementwise(**facts):
@@ -130,6 +135,7 @@ _add(
     (unit_interval("label_smoothing", 0.0),),
     loss_ulp=3.0,
     grad_ulp=5.0,
+    class_weighted_mean=True,
 )
 _add(
     "gather",

@@ -1,8 +1,8 @@
 """Compute a loss over .npy files of any size, in constant memory.
 
 The files are memory-mapped and read in batches of rows. INPUT holds predictions
-or logits, TARGET what they are compared with; cross_entropy takes logits of shape
-(rows, ..., classes) and class indices of shape (rows, ...). The results do not
+or logits, TARGET what they are compared with; cross_entropy and the other losses of
+classes take logits of shape (rows, ..., classes) and class indices of shape (rows, ...). The results do not
 depend on the size of a batch, down to the last bit.
 """
 
@@ -39,7 +39,7 @@ _COMMON = {"sample_weight", "mask", "reduction", "normalizer", "grad", "out", "n
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("loss", metavar="LOSS", help="an elementwise loss, or cross_entropy")
+    parser.add_argument("loss", metavar="LOSS", help="an elementwise loss, or one of classes such as cross_entropy")
     parser.add_argument("input", metavar="INPUT.npy", help="predictions or logits")
     parser.add_argument("target", metavar="TARGET.npy", help="targets or class indices")
     parser.add_argument("--weights", metavar="W.npy", help="weight of each sample")
@@ -67,15 +67,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _loss_name(given: str) -> str:
-    names = [
-        loss.name for loss in registry.LOSSES.values() if loss.kind == "elementwise" or loss.name == "cross_entropy"
-    ]
+    names = [loss.name for loss in registry.LOSSES.values() if loss.kind in ("elementwise", "rows")]
     # A short alias is the same function under another name.
     name = getattr(getattr(fl, given, None), "__name__", given)
     if name not in names:
         problem = "has no two-array form" if name in registry.LOSSES else "is not a loss"
         raise CommandError(f"{given!r} {problem}; choose from {', '.join(sorted(names))}")
     return name
+
+
+def _has_classes(name: str) -> bool:
+    return registry.LOSSES[name].kind == "rows"
 
 
 def _parameters(name: str, given: list[str]) -> dict[str, Any]:
@@ -116,9 +118,9 @@ def _open(arguments: argparse.Namespace, name: str) -> dict[str, NpyFile]:
     }
     files = {key: NpyFile(path) for key, path in paths.items() if path is not None}
     shape = files["input"].shape
-    if name == "cross_entropy":
+    if _has_classes(name):
         if len(shape) < 2:
-            raise files["input"].error(f"cross_entropy takes logits of shape (rows, ..., classes), got {shape}")
+            raise files["input"].error(f"{name} takes logits of shape (rows, ..., classes), got {shape}")
         shape = shape[:-1]
     elif not shape:
         raise files["input"].error("a single number; rows are needed")
@@ -156,7 +158,7 @@ def _stream(
         for start in range(0, rows, size):
             stop = min(start + size, rows)
             arrays = _feed(total, files, start, stop)
-            if name == "cross_entropy":
+            if _has_classes(name):
                 right, counted = _count_hits(arrays, params.get("ignore_index", -100))
                 hits, kept = hits + right, kept + counted
             advance(stop - start)
@@ -197,13 +199,14 @@ def _count_hits(arrays: dict[str, np.ndarray], ignore_index: int) -> tuple[int, 
 
 
 def _report(name: str, files: dict[str, NpyFile], total: LossSum, seconds: float, hits: int, kept: int) -> None:
-    classes = name == "cross_entropy"
+    classes = _has_classes(name)
     mean = float(total.mean)
     print(f"loss        {mean!r}")
     print(f"sum         {float(total.total)!r}")
     print(f"count       {kept if classes else int(total.weight)}")
-    if classes:
+    if registry.LOSSES[name].family == "softmax":
         print(f"perplexity  {_exp(mean)!r}")
+    if classes:
         print(f"accuracy    {hits / kept if kept else math.nan!r}")
     shape = files["input"].shape
     size = sum(math.prod(file.shape) * file.dtype.itemsize for file in files.values())
