@@ -212,7 +212,7 @@ cdef RowJob row_job(cnp.ndarray target, Py_ssize_t classes, cnp.ndarray class_we
     job.classes = classes
     job.block_rows = max(1, BLOCK // max(1, classes))
     job.target = data_of(target)
-    job.target_code = code_of(target)
+    job.target_code = I64 if target is None else code_of(target)
     job.class_weight = <const double*>data_of(class_weight)
     job.weight_sum = classes
     if class_weight is not None:
@@ -299,4 +299,5 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.actions_count, threads)
 
 
+include "soft.pxi"
 include "plain.pxi"
