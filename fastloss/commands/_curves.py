@@ -149,7 +149,7 @@ def _elementwise(loss: Loss, params: dict[str, Any], target: float, x: np.ndarra
     function = getattr(fl, loss.name)
     # What a loss takes besides prediction and target (a variance, say) is 1; grad_hess takes it by name.
     names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    more = dict.fromkeys(names[2:], np.ones_like(x))
+    more: dict[str, Any] = dict.fromkeys(names[2:], np.ones_like(x))
     values, grad, *_ = function(x, y, **more, reduction="none", **params)
     return values, grad, fl.grad_hess(function, x, y, **more, **params)[1] if has_hessian(loss) else None
 
