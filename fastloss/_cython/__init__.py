@@ -98,6 +98,9 @@ def rows(
     return kernels.rows(LOSSES[loss].index, *arguments, partials, threads)
 
 
+softmax = kernels.softmax
+
+
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
     partials = np.empty(blocks_of(target.size))
     bad = kernels.target_weight(target, classes, class_weight, ignore_index, weight, mask, partials)
