@@ -72,9 +72,7 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
 
 
 @np.errstate(all="ignore")
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     """Compute a loss of rows of classes.
 
     Parameters

@@ -138,6 +138,17 @@ _add(
     class_weighted_mean=True,
 )
 _add(
+    "rows",
+    "multi_margin_loss",
+    "margin",
+    "class",
+    (Param("p", 1, lambda v: v in (1.0, 2.0), "1 or 2"), finite("margin", 1.0)),
+    loss_ulp=4.0,
+    grad_ulp=4.0,
+)
+_add("rows", "crammer_singer_loss", "margin", "class", (finite("margin", 1.0),), loss_ulp=2.0, grad_ulp=1.0)
+_add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
+_add(
     "gather",
     "td_loss",
     "td",

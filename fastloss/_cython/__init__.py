@@ -82,9 +82,7 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     return kernels.elementwise(*arguments, partials, threads)
 
 
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     arguments = (x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad)
     return kernels.rows(LOSSES[loss].index, *arguments, partials, threads)
 

@@ -96,9 +96,7 @@ def _targets(target):
     return target.astype(np.int64)
 
 
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     _, dtype = _compute(x)
     few = x.shape[1] <= NARROW
     kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
