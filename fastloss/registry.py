@@ -67,13 +67,15 @@ class Loss:
     kind : {"elementwise", "rows", "gather"}
         Shape of the work: per element, per row of classes, or one action gathered per row.
     family : str
-        ``"distance"`` (function of ``x - y``), ``"logit"``, ``"softmax"`` or ``"td"``.
+        ``"distance"`` (function of ``x - y``), ``"logit"``, ``"softmax"``, ``"margin"``, ``"log-probability"`` or
+        ``"td"``.
     target : {"real", "unit", "class", "action"}
         Values a target may hold: any, [0, 1], or indices.
     params : tuple of Param
         Float parameters, in the order in which formula and reference take them.
     kinks : callable
-        Parameters to the residuals at which the gradient is not differentiable.
+        Parameters to the residuals at which the gradient is not differentiable; of rows, the residuals are those of
+        the other classes from the target's.
     loss_ulp, grad_ulp : float
         Promised maximal error in units in the last place.
     index : int
@@ -143,10 +145,20 @@ _add(
     "margin",
     "class",
     (Param("p", 1, lambda v: v in (1.0, 2.0), "1 or 2"), finite("margin", 1.0)),
+    kinks=lambda p, margin: (-margin,),
     loss_ulp=4.0,
     grad_ulp=4.0,
 )
-_add("rows", "crammer_singer_loss", "margin", "class", (finite("margin", 1.0),), loss_ulp=2.0, grad_ulp=1.0)
+_add(
+    "rows",
+    "crammer_singer_loss",
+    "margin",
+    "class",
+    (finite("margin", 1.0),),
+    kinks=lambda margin: (-margin,),
+    loss_ulp=2.0,
+    grad_ulp=1.0,
+)
 _add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
 _add(
     "gather",

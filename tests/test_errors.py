@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import BACKENDS, ELEMENTWISE, LOSS_NAMES, UNIT, build
+from cases import BACKENDS, ELEMENTWISE, LOSS_NAMES, ROWS, UNIT, build
 
 import fastloss as fl
 from fastloss.registry import LOSSES
@@ -120,8 +120,9 @@ ROWS_TABLE = [
 
 
 @pytest.mark.parametrize(("args", "options", "error", "words"), ROWS_TABLE)
-def test_arguments_of_cross_entropy(args, options, error, words):
-    check(lambda: fl.cross_entropy(*args, backend=BACKEND, **options), error, words)
+@pytest.mark.parametrize("name", ROWS)
+def test_arguments_of_losses_of_rows(name, args, options, error, words):
+    check(lambda: getattr(fl, name)(*args, backend=BACKEND, **options), error, words)
 
 
 TD_TABLE = [
@@ -178,7 +179,7 @@ def test_options_are_keyword_only(loss):
 
 
 def test_grad_hess_wants_an_elementwise_loss():
-    for other in (fl.cross_entropy, fl.td_loss, np.sum, "mse_loss", None):
+    for other in (*(getattr(fl, name) for name in ROWS), fl.td_loss, np.sum, "mse_loss", None):
         check(lambda other=other: fl.grad_hess(other, X, Y), TypeError, ["loss", *ELEMENTWISE])
 
 
@@ -224,13 +225,13 @@ def test_a_target_just_inside_is_fine(backend, dtype):
     assert np.isfinite(fl.bce_with_logits(np.zeros_like(y), y, backend=backend).loss)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "td_loss"])
+@pytest.mark.parametrize("name", [*ROWS, "td_loss"])
 @pytest.mark.parametrize("width", [3, 40])
 @pytest.mark.parametrize("bad", [-1, "width", 10**12, -(2**63)])
 def test_the_first_index_out_of_range(name, backend, width, bad):
     bad = width if bad == "width" else bad
     case = build(name, "float64", (30, 70), width)
-    what = "target" if name == "cross_entropy" else "actions"
+    what = "target" if name in ROWS else "actions"
     index = put(case.args[1], ((11, 5), bad), ((11, 6), bad), ((20, 0), bad))
     changed = case.with_args(case.args[0], index, *case.args[2:])
     message = re.escape(f"{what} must lie in [0, {width}), got {bad} at index (11, 5)")

@@ -180,6 +180,13 @@ cdef void best_narrow(const real* x, real* best, Py_ssize_t* top, Py_ssize_t c, 
         top[r] = <Py_ssize_t>place[r]
 
 
+cdef inline void put_value(Code code, const real* v, void* target, Py_ssize_t i) noexcept nogil:
+    if is_native(code, v):
+        (<real*>target)[i] = v[0]
+    else:
+        store(code, v, target, i, 1)
+
+
 cdef void margin_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded, const real* _) noexcept nogil:
     # Rows first to first + n. The gradient may be written over the scores.
     cdef Code code = job.entries.code
@@ -192,7 +199,6 @@ cdef void margin_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     cdef Py_ssize_t top[SIDE]
     cdef const real* source = <const real*>job.x + base
     cdef real* out
-    cdef real g
     cdef double slope
     for r in range(padded):
         t[r] = still(value_at(_, code, job.x, (first + r) * c + side.y[r]), side.w_y[r]) if side.y[r] >= 0 else <real>0.0
@@ -220,15 +226,18 @@ cdef void margin_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
         if narrow:
             best_narrow(x, best, top, c, padded)
         else:
-            for r in range(n):
+            for r in range(padded):
+                best[r] = <real>-INFINITY
+                top[r] = -1
                 if side.y[r] >= 0:
                     best_wide(job, first + r, side.y[r], side.w_y[r], best + r, top + r)
-        for r in range(n):
-            side.s[r] = violation(best[r], t[r], job.params[0]) if side.y[r] >= 0 else 0.0
+        for r in range(padded):
+            side.s[r] = violation(best[r], t[r], job.params[0])
     else:
-        for r in range(n):
+        for r in range(padded):
             side.s[r] = 0.0 - t[r]
-    for r in range(n):
+            top[r] = -1
+    for r in range(padded):
         side.losses[r] = side.s[r] * side.w_y[r] / <double>(c if multi else 1) * side.weight[r]
         side.losses[r] = t[r] if t[r] != t[r] else side.losses[r]
     if job.grad == NULL or (multi and not narrow):
@@ -239,16 +248,14 @@ cdef void margin_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
         if not native:
             store(code, flat, job.grad, base, n * c)
         return
+    for r in range(padded):
+        slope = 1.0 if job.loss == NLL or side.s[r] > 0.0 else side.s[r]
+        best[r] = <real>(slope * side.factor[r])
+        t[r] = t[r] if t[r] != t[r] else <real>(0.0 - slope * side.factor[r])
     memset(<char*>job.grad + base * bytes_of(code), 0, n * c * bytes_of(code))
     for r in range(n):
-        if side.y[r] < 0:
-            continue
-        slope = 1.0
-        if job.loss == CRAMMER_SINGER:
-            slope = 1.0 if side.s[r] > 0.0 else side.s[r]
+        k = base + r * c
+        if side.y[r] >= 0:
             if top[r] >= 0:
-                g = <real>(slope * side.factor[r])
-                store(code, &g, job.grad, base + r * c + top[r], 1)
-        g = <real>(0.0 - slope * side.factor[r])
-        g = t[r] if t[r] != t[r] else g
-        store(code, &g, job.grad, base + r * c + side.y[r], 1)
+                put_value(code, best + r, job.grad, k + top[r])
+            put_value(code, t + r, job.grad, k + side.y[r])

@@ -1,4 +1,4 @@
-"""Row-wise losses without a softmax; ``_cython/margins.pxi`` says how, this computes the same operation by operation."""
+"""Row-wise losses without a softmax; ``_cython/margins.pxi`` operation by operation."""
 
 import numpy as np
 
@@ -246,15 +246,17 @@ def margin_rows(x, c, first, n, padded, kind, params, grad, in_place, work, room
             for r in range(padded):
                 top[r] = np.int64(place[r])
         else:
-            for r in range(n):
+            for r in range(padded):
+                best[r], top[r] = -INFINITY, -1
                 if y[r] >= 0:
                     best[r], top[r] = best_wide(x, (first + r) * c, c, y[r], w_y[r], in_place, work)
-        for r in range(n):
-            s[r] = violation(best[r], t[r], params[0]) if y[r] >= 0 else 0.0
+        for r in range(padded):
+            s[r] = violation(best[r], t[r], params[0])
     else:
-        for r in range(n):
+        for r in range(padded):
             s[r] = 0.0 - np.float64(t[r])
-    for r in range(n):
+            top[r] = -1
+    for r in range(padded):
         cost = s[r] * w_y[r] / shares * weight[r]
         losses[r] = np.float64(t[r]) if t[r] != t[r] else cost
     if grad.size == 0 or (multi and not few):
@@ -264,16 +266,17 @@ def margin_rows(x, c, first, n, padded, kind, params, grad, in_place, work, room
         transpose(xt, padded, out, c, c, n)
         store_converted(out, grad, first * c)
         return
+    for r in range(padded):
+        slope = 1.0 if (kind == 2) | (s[r] > 0.0) else s[r]
+        best[r] = slope * factor[r]
+        t[r] = t[r] if t[r] != t[r] else 0.0 - slope * factor[r]
     clear_rows(grad, first * c, (first + n) * c)
     for r in range(n):
-        if y[r] < 0:
-            continue
-        base, slope = (first + r) * c, 1.0
-        if kind == 1:
-            slope = 1.0 if s[r] > 0.0 else s[r]
+        base = (first + r) * c
+        if y[r] >= 0:
             if top[r] >= 0:
-                put(grad, base + top[r], slope * factor[r])
-        put(grad, base + y[r], t[r] if t[r] != t[r] else 0.0 - slope * factor[r])
+                put(grad, base + top[r], best[r])
+            put(grad, base + y[r], t[r])
 
 
 @kernel
