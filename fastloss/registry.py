@@ -157,13 +157,15 @@ class Loss:
         Shape of the work: per element, per row of classes, or one action gathered per row.
     family : str
         ``"distance"`` (symmetric function of ``x - y``), ``"residual"`` (of ``x - y``), ``"margin"`` (of ``x`` times
-        the target's sign), ``"logit"``, ``"probability"``, ``"count"``, ``"softmax"`` or ``"td"``.
+        the target's sign; for rows, of the classes' distances from the target's), ``"logit"``, ``"probability"``,
+        ``"log-probability"``, ``"count"``, ``"softmax"`` or ``"td"``.
     target : str
         Values a target may hold: a name in ``DOMAINS``, ``"class"`` or ``"action"``.
     params : tuple of Param
         Float parameters, in the order in which formula and reference take them.
     kinks : callable
-        Parameters to the residuals, margins or predictions at which the gradient is not differentiable.
+        Parameters to the residuals, margins or predictions at which the gradient is not differentiable; of
+        rows, the residuals are those of the other classes from the target's.
     loss_ulp, grad_ulp : float
         Promised maximal error in units in the last place.
     index : int
@@ -281,6 +283,27 @@ _add(
     grad_ulp=5.0,
     class_weighted_mean=True,
 )
+_add(
+    "rows",
+    "multi_margin_loss",
+    "margin",
+    "class",
+    (Param("p", 1, lambda v: v in (1.0, 2.0), "1 or 2"), finite("margin", 1.0)),
+    kinks=lambda p, margin: (-margin,),
+    loss_ulp=4.0,
+    grad_ulp=4.0,
+)
+_add(
+    "rows",
+    "crammer_singer_loss",
+    "margin",
+    "class",
+    (finite("margin", 1.0),),
+    kinks=lambda margin: (-margin,),
+    loss_ulp=2.0,
+    grad_ulp=1.0,
+)
+_add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
 _add(
     "gather",
     "td_loss",

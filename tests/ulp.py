@@ -80,6 +80,20 @@ def cross_entropy_rows(x, y):
     return loss, grad
 
 
+def margin_rows(name, x, y, p=1, margin=1.0):
+    """Loss and gradient of rows of scores in long double."""
+    z, rows = x.astype(np.longdouble), np.arange(len(x))
+    v = np.maximum((z - z[rows, y][:, None]) + margin, 0)
+    v[rows, y] = 0
+    if name == "crammer_singer_loss":
+        best = v == v.max(axis=1, keepdims=True)
+        v = np.where(best & (best.cumsum(axis=1) == 1), v, 0)
+    share = np.longdouble(1) / (x.shape[1] if name == "multi_margin_loss" else 1)
+    grad = share * (v > 0 if p == 1 else 2 * v)
+    grad[rows, y] = -grad.sum(axis=1)
+    return share * (v**p).sum(axis=1), grad
+
+
 # Beyond 12000 exp is below every long double, and takes mpmath long.
 def _log(x):
     return mpmath.log(x) if x > 0 else mpmath.mpf("-inf" if x == 0 else "nan")

@@ -91,9 +91,7 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
     return kernels.elementwise(*arguments, partials, threads)
 
 
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     arguments = (x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad)
     return kernels.rows(LOSSES[loss].index, *arguments, partials, threads)
 

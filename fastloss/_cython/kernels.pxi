@@ -4,7 +4,7 @@
 #   primitives_generated.pxi     exp, log1p, ... from fastloss/primitives.py
 #   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
 #   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
-#   elementwise.pxi rows.pxi (with wide.pxi and narrow.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
+#   elementwise.pxi rows.pxi (with wide, narrow, margins.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
 #   plain.pxi                    the short way for calls on plain arrays
 #
 # A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
@@ -80,7 +80,10 @@ include "rows.pxi"
 include "gather.pxi"
 
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
-ROW_LOSSES = {"cross_entropy": CROSS_ENTROPY}
+ROW_LOSSES = {
+    "cross_entropy": CROSS_ENTROPY, "multi_margin_loss": MULTI_MARGIN, "crammer_singer_loss": CRAMMER_SINGER,
+    "nll_loss": NLL,
+}
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
