@@ -13,7 +13,22 @@ from numba.core import cgutils, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
-__all__ = ["apart", "bare", "bits", "by_type", "f32", "f64", "fma", "from_bits", "inline", "kernel", "loop", "run_loop", "u32", "u64"]
+__all__ = [
+    "apart",
+    "bare",
+    "bits",
+    "by_type",
+    "f32",
+    "f64",
+    "fma",
+    "from_bits",
+    "inline",
+    "kernel",
+    "loop",
+    "run_loop",
+    "u32",
+    "u64",
+]
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
