@@ -58,7 +58,9 @@ def run(
     legal = None
     if class_mask is not None:
         common = np.ndim(class_mask) == 1 and x.ndim > 1
-        legal = _validate.flags(mask_name, class_mask, (classes,) if common else x.shape, f"{name}'s last axis or shape")
+        legal = _validate.flags(
+            mask_name, class_mask, (classes,) if common else x.shape, f"{name}'s last axis or shape"
+        )
     if factor is not None:
         label, factor = factor
         factor = _validate.floats(label, factor)
