@@ -101,15 +101,14 @@ cdef const real* load_third(const ElementwiseJob* job, Py_ssize_t start, real* r
     return room
 
 
-cdef bint values_outside(const ElementwiseJob* job, const real* _) noexcept nogil:
-    # outside() for all values at once: before an input is overwritten.
-    cdef Py_ssize_t chunk, start, n
+cdef bint values_outside(const ElementwiseJob* job, Py_ssize_t start, Py_ssize_t stop, const real* _) noexcept nogil:
+    # outside() for many values at once: before an input is overwritten.
+    cdef Py_ssize_t n
     cdef real room[CHUNK]
     cdef uint8_t mask_room[CHUNK]
     cdef const uint8_t* mask = NULL
-    for chunk in range((job.entries.n + CHUNK - 1) // CHUNK):
-        start = chunk * CHUNK
-        n = min(job.entries.n - start, CHUNK)
+    while start < stop:
+        n = min(stop - start, CHUNK)
         if job.entries.mask != NULL:
             mask = load_mask(&job.entries, start, mask_room, n)
         load(job.y_code, job.y, start, room, n)
@@ -120,6 +119,7 @@ cdef bint values_outside(const ElementwiseJob* job, const real* _) noexcept nogi
             return True
         if job.third != NULL and outside(job.domains[2], load_third(job, start, room, n), mask, n, False):
             return True
+        start += n
     return False
 
 

@@ -164,7 +164,8 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                     chosen[r] = chosen[r] if kept[r] else 0
             outside = 0
             for r in range(n):
-                outside |= chosen[r] | (count - 1 - chosen[r])  # negative if either is
+                # Negative if either is; unsigned, as -2^63 has no negative.
+                outside |= chosen[r] | <int64_t>(<uint64_t>(count - 1) - <uint64_t>chosen[r])
             if outside < 0:
                 bad = True
                 for r in range(n):

@@ -93,6 +93,37 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     return None if launch(kernel, job, blocks, block * width, threads) else <double>exact_sum(partials) / divisor
 
 
+cdef bint all_inside(const ElementwiseJob* job) except? False:
+    # Whether no value is outside its domain, with a look at pending signals now and then.
+    cdef Py_ssize_t start = 0, stop
+    cdef bint bad = False
+    while start < job.entries.n and not bad:
+        stop = min(start + SPAN, job.entries.n)
+        with nogil:
+            if job.entries.code == F32:
+                bad = values_outside(job, start, stop, <const float*>NULL)
+            else:
+                bad = values_outside(job, start, stop, <const double*>NULL)
+        PyErr_CheckSignals()
+        start = stop
+    return not bad
+
+
+cdef Py_ssize_t kept_rows(const RowJob* job) except? -1:
+    # Number of rows whose target counts, or -1 if one is bad; with a look at pending signals now and then.
+    cdef Py_ssize_t start = 0, stop, found = 0, kept = 0, n = job.entries.n
+    if n <= SPAN:
+        return count_targets(job, 0, n)
+    while start < n and found >= 0:
+        stop = min(start + SPAN, n)
+        with nogil:
+            found = count_targets(job, start, stop)
+        PyErr_CheckSignals()
+        kept += found
+        start = stop
+    return kept if found >= 0 else -1
+
+
 def plain_elementwise(int loss, object x, object y, object third, tuple params, tuple domains, object weight,
                       object mask, bint mean, bint want_grad, bint want_third, object out):
     if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
@@ -120,7 +151,7 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
     job.mode = 1 if want_grad else 0
     if job.grad == job.x:
         # The kernel checks values while it writes the gradient, too late for an input that is overwritten.
-        if values_outside(&job, <const float*>NULL) if job.entries.code == F32 else values_outside(&job, <const double*>NULL):
+        if not all_inside(&job):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
     cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor)
@@ -141,17 +172,12 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
         if not (apart(out, target) and apart(out, weight) and apart(out, mask)):
             return None
     cdef Py_ssize_t classes = cnp.PyArray_DIM(<cnp.ndarray>x, cnp.PyArray_NDIM(<cnp.ndarray>x) - 1)
-    cdef Py_ssize_t r, start, kept = 0, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
-    cdef int64_t y[SIDE]
+    cdef Py_ssize_t kept, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
     if n == 0 or classes == 0:
         return None
     cdef RowJob job = row_job(target, classes, None, ignore_index, entries_of(x, n, weight, mask, 1.0, None, None))
-    for start in range(0, n, SIDE):
-        if load_targets(&job, start, y, min(n - start, SIDE)):
-            return None
-        for r in range(min(n - start, SIDE)):
-            kept += y[r] >= 0
-    if kept == 0:
+    kept = kept_rows(&job)
+    if kept <= 0:
         return None
     cdef double divisor = kept if mean else 1.0
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
