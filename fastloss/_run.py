@@ -15,6 +15,10 @@ from fastloss.registry import Loss
 _PLAIN = ("mean", "sum")  # reductions that plain arrays have a short way for
 
 
+def _is_plain(reduction: Any, grad: Any) -> bool:
+    return type(reduction) is str and reduction in _PLAIN and type(grad) is bool
+
+
 class LossGrad(NamedTuple):
     """Loss and the gradient with respect to the prediction (None with ``grad=False``)."""
 
@@ -111,13 +115,14 @@ def elementwise(
 ) -> Any:  # fmt: skip
     """Any elementwise loss; with ``want_third`` the gradient by the third array comes last."""
     engine = _dispatch.engine(backend)
-    if engine.plain_elementwise and normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_elementwise and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_elementwise(
-            facts, input, target, third, params, sample_weight, mask, reduction == "mean", bool(grad), want_third, out
+            facts, input, target, third, params, sample_weight, mask, reduction == "mean", grad, want_third, out
         )
         if plain:
             return plain if want_third else tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
     readers = {"input": input, "target": target, facts.third: third, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, x.shape, reduction, grad, out, readers)
@@ -171,13 +176,14 @@ def cross_entropy(
     """Cross-entropy of rows of logits with class indices."""
     engine = _dispatch.engine(backend)
     ignore = _validate.integer("ignore_index", ignore_index)
-    if engine.plain_cross_entropy and weight is normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_cross_entropy and weight is normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_cross_entropy(
-            input, target, ignore, label_smoothing, sample_weight, mask, reduction == "mean", bool(grad), out
+            input, target, ignore, label_smoothing, sample_weight, mask, reduction == "mean", grad, out
         )
         if plain:
             return tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x = _validate.floats("input", input)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"input must have at least one class on its last axis, got shape {x.shape}")
@@ -210,14 +216,15 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
-    if engine.plain_td_loss and normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_td_loss and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_td_loss(
             q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
-            sample_weight, mask, reduction == "mean", bool(grad), out,
+            sample_weight, mask, reduction == "mean", grad, out,
         )  # fmt: skip
         if plain:
             return tuple.__new__(TDLossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x = _validate.floats("q", q)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"q must have at least one action on its last axis, got shape {x.shape}")

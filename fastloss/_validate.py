@@ -23,7 +23,12 @@ def is_float(dtype: np.dtype) -> bool:
 def _plain(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data and mask=~{name}.mask")
-    return value if type(value) is np.ndarray else np.asarray(value)
+    if type(value) is np.ndarray:
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # nested lists of several lengths
+        raise ValueError(f"{name} does not make an array: {error}") from error
 
 
 def _kernel_ready(array: np.ndarray) -> np.ndarray:
@@ -148,20 +153,34 @@ def integer(name: str, value: Any) -> int:
     return number
 
 
+def real(name: str, value: Any) -> float:
+    """A real number as a float; text is none, an integer beyond all floats is infinite."""
+    try:
+        return math.ldexp(value, 0)
+    except TypeError:
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def switch(name: str, value: Any) -> bool:
+    """True or False, also as NumPy's bool or as 1 and 0."""
+    if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value if np.isscalar(value) else type(value).__name__}")
+
+
 def reduction(value: Any, normalizer: Any) -> None:
     """Check how a loss is reduced."""
-    if value not in REDUCTIONS:
+    if not isinstance(value, str) or value not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {value!r}")
     if normalizer is None:
         return
     if value in ("sum", "none"):
         raise ValueError(f"normalizer replaces the divisor of a mean; reduction={value!r} has none")
-    try:
-        number = float(normalizer)
-    except (TypeError, ValueError):
-        raise TypeError(f"normalizer must be a real number, got {type(normalizer).__name__}") from None
+    number = real("normalizer", normalizer)
     if not 0.0 < number < math.inf:
-        raise ValueError(f"normalizer must be positive and finite, got {normalizer!r}")
+        raise ValueError(f"normalizer must be positive and finite, got {number!r}")
 
 
 def output(out: Any, like: np.ndarray, readers: dict[str, Any]) -> None:
@@ -173,7 +192,7 @@ def output(out: Any, like: np.ndarray, readers: dict[str, Any]) -> None:
     if out.dtype != like.dtype:
         raise TypeError(f"out must have {first}'s dtype {like.dtype}, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError("out is read-only")
+        raise ValueError("out must be writeable, got a read-only array")
     if _overlaps_itself(out):
         raise ValueError("out overlaps itself: several of its elements share memory")
     for name, array in readers.items():

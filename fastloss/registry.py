@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fastloss._validate import real
+
 __all__ = [
     "DOMAINS",
     "LOOPS",
@@ -83,12 +85,9 @@ class Param:
     def _number(self, value: Any) -> float:
         if value is self.default:
             return value
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{self.name} must be a real number, got {type(value).__name__}") from None
+        number = real(self.name, value)
         if not self.valid(number):
-            raise ValueError(f"{self.name} must be {self.domain}, got {value!r}")
+            raise ValueError(f"{self.name} must be {self.domain}, got {number!r}")
         return number
 
 

@@ -126,7 +126,7 @@ def td_loss(
            [-0.25,  0.  ]])
     """
     gamma, delta = _TD_LOSS.check(gamma, delta)
-    if loss not in _TD_LOSSES:
+    if not isinstance(loss, str) or loss not in _TD_LOSSES:
         raise ValueError(f"loss must be one of {', '.join(map(repr, _TD_LOSSES))}, got {loss!r}")
     if loss == "huber" and delta == 0.0:
         raise ValueError("delta must be positive and finite for loss='huber', got 0.0")
