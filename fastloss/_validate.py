@@ -167,7 +167,7 @@ def switch(name: str, value: Any) -> bool:
     """True or False, also as NumPy's bool or as 1 and 0."""
     if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
         return bool(value)
-    raise TypeError(f"{name} must be True or False, got {value if np.isscalar(value) else type(value).__name__}")
+    raise TypeError(f"{name} must be True or False, got {value!r:.60}")
 
 
 def reduction(value: Any, normalizer: Any) -> None:
