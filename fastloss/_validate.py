@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss.registry import DOMAINS, Loss
+from fastloss.registry import DOMAINS, Loss, real
 
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
 _CHUNK = 1 << 16  # entries looked at a time when a bad one is searched for
@@ -153,16 +153,6 @@ def integer(name: str, value: Any) -> int:
     return number
 
 
-def real(name: str, value: Any) -> float:
-    """A real number as a float; text is none, an integer beyond all floats is infinite."""
-    try:
-        return math.ldexp(value, 0)
-    except TypeError:
-        raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
 def switch(name: str, value: Any) -> bool:
     """True or False, also as NumPy's bool or as 1 and 0."""
     if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
@@ -246,6 +236,8 @@ def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray |
     if third is not None:
         arrays.append((str(facts.third), np.resize(third, x.size), facts.third_domain))
     for name, array, domain in arrays:
+        if domain == "real":
+            continue
         wanted = DOMAINS[domain]
         missing = (lambda v: False) if name == "target" else np.isnan  # a prediction that is NaN is no error
         found = bad_entry(

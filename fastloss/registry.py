@@ -7,13 +7,12 @@ this file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from fastloss._validate import real
 
 __all__ = [
     "DOMAINS",
@@ -30,6 +29,7 @@ __all__ = [
     "non_negative",
     "optional",
     "positive",
+    "real",
     "sequence",
     "unit_interval",
     "up_to",
@@ -55,6 +55,16 @@ DOMAINS = {
     "positive": Domain(5, "be positive", lambda v: v > 0),
     "above_minus_one": Domain(6, "be above -1", lambda v: v > -1),
 }
+
+
+def real(name: str, value: Any) -> float:
+    """A real number as a float; text is none, an integer beyond all floats is infinite."""
+    try:
+        return math.ldexp(value, 0)
+    except TypeError:
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 @dataclass(frozen=True)
