@@ -31,7 +31,7 @@ _FLOOR = "limit: memory alone"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw a panel per loss.
+    """Draw a panel per loss; the file's ending names the format.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     )
     threads = f"{results['threads']} thread{'s' * (results['threads'] > 1)}"
     figure.suptitle(f"Loss and gradient on a CPU, {threads}: lower is faster", fontweight="bold")
-    figure.savefig(path, format="png", dpi=160)
+    figure.savefig(path, format=path.suffix[1:] or "png", dpi=160)
 
 
 def _panel(axes: Any, works: list[dict[str, Any]]) -> None:

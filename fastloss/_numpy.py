@@ -14,7 +14,7 @@ from .registry import DOMAINS, LOSSES
 
 name = "numpy"
 GRAIN = 1 << 62  # never more than one thread
-plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
+plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
 
 _BLOCK = 4096  # elements behind one partial sum, in every backend
 _PART = 65536  # elements computed at a time, which bounds the memory
@@ -85,19 +85,22 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
 
 
 @np.errstate(all="ignore")
-def cross_entropy(
-    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
+def rows(
+    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
 ):
-    """Compute the cross-entropy of rows of logits.
+    """Compute a loss of rows of classes.
 
     Parameters
     ----------
+    loss : str
+        Name of the loss, the same as in `reference`.
     x : ndarray, shape (n, C)
     target : ndarray of int, shape (n,)
+    params : tuple of float
+        The loss's parameters.
     class_weight : ndarray of float64, shape (C,), or None
     ignore_index : int
         Target of rows that count as masked.
-    smoothing : float
     weight, mask, scale, losses, grad, partials, threads
         As in `elementwise`, per row; `grad` has the shape of `x`.
 
@@ -106,7 +109,7 @@ def cross_entropy(
     bool
         Whether a kept row's class is out of range.
     """
-    (n, classes), bad = x.shape, False
+    function, (n, classes), bad = getattr(reference, loss), x.shape, False
     block = max(1, _BLOCK // max(1, classes))
     for part in _parts(n, block, classes):
         used, invalid = _usable(target[part], classes, _spread(mask, part, n, True), ignore_index)
@@ -114,9 +117,7 @@ def cross_entropy(
         factor = _spread(weight, part, n, 1.0)[used]
         value, slope = np.zeros(len(used)), np.zeros((len(used), classes))
         if used.any():
-            own, own_slope, _ = reference.cross_entropy(
-                x[part][used], target[part][used], class_weight, ignore_index, smoothing
-            )
+            own, own_slope, _ = function(x[part][used], target[part][used], class_weight, ignore_index, *params)
             value[used], slope[used] = own * factor, own_slope * factor[:, None] * scale
         _store_sums(partials, part, block, value)
         _store(losses, part, value)
@@ -126,7 +127,7 @@ def cross_entropy(
 
 @np.errstate(all="ignore")
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
-    """Sums of class weight times sample weight over the rows that `cross_entropy` counts; whether a target is bad."""
+    """Sums of class weight times sample weight over the rows that `rows` counts; whether a target is bad."""
     n, sums, bad = len(target), [], False
     for part in _parts(n, _BLOCK, 1):
         used, invalid = _usable(target[part], classes, _spread(mask, part, n, True), ignore_index)

@@ -169,16 +169,16 @@ def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads
     return GradHess(grad, hess)
 
 
-def cross_entropy(
-    input, target, weight, ignore_index, label_smoothing, sample_weight, mask, reduction, normalizer, grad, out,
+def rows(
+    facts: Loss, input, target, params, weight, ignore_index, sample_weight, mask, reduction, normalizer, grad, out,
     n_threads, backend,
 ) -> LossGrad:  # fmt: skip
-    """Cross-entropy of rows of logits with class indices."""
+    """Any loss of rows of classes with class indices."""
     engine = _dispatch.engine(backend)
     ignore = _validate.integer("ignore_index", ignore_index)
-    if engine.plain_cross_entropy and weight is normalizer is n_threads is None and _is_plain(reduction, grad):
-        plain = engine.plain_cross_entropy(
-            input, target, ignore, label_smoothing, sample_weight, mask, reduction == "mean", grad, out
+    if engine.plain_rows and weight is normalizer is n_threads is None and _is_plain(reduction, grad):
+        plain = engine.plain_rows(
+            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", grad, out
         )
         if plain:
             return tuple.__new__(LossGrad, plain)
@@ -195,13 +195,14 @@ def cross_entropy(
     buffers = Buffers(x, shape, reduction, grad, out, readers)
     # Counts kept rows and checks targets before anything is written.
     sums, bad = engine.target_weight(
-        t, classes, class_weight, ignore, row_weight if reduction == "weighted_mean" else None, kept
-    )
+        t, classes, class_weight if facts.class_weighted_mean else None, ignore,
+        row_weight if reduction == "weighted_mean" else None, kept,
+    )  # fmt: skip
     divisor = _divisor(reduction, normalizer, lambda: exact_sum(sums))
     partials = np.empty(blocks_of(t.size, block_rows(classes)))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
-    bad = bad or engine.cross_entropy(
-        x.reshape(-1, classes), t, class_weight, ignore, label_smoothing, row_weight, kept, _scale(divisor),
+    bad = bad or engine.rows(
+        facts.name, x.reshape(-1, classes), t, params, class_weight, ignore, row_weight, kept, _scale(divisor),
         buffers.flat(buffers.losses), buffers.flat(buffers.grad, (-1, classes)), partials, threads,
     )  # fmt: skip
     if bad:

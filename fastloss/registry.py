@@ -177,6 +177,8 @@ class Loss:
     sums : callable or None
         For a loss that is a sum whose terms may cancel: ``(x, y, *params, exp, log)`` to the size of the terms of
         loss and gradient. The promised error is in units of those.
+    class_weighted_mean : bool
+        Whether the mean over rows divides by the sum of their class weights, and not by their number.
     """
 
     name: str
@@ -193,6 +195,7 @@ class Loss:
     third_domain: str = "real"
     third_index: int = -1
     sums: Callable[..., tuple] | None = None
+    class_weighted_mean: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -276,6 +279,7 @@ _add(
     (unit_interval("label_smoothing", 0.0),),
     loss_ulp=3.0,
     grad_ulp=5.0,
+    class_weighted_mean=True,
 )
 _add(
     "gather",

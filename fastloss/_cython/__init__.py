@@ -71,7 +71,7 @@ def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, m
     )  # fmt: skip
 
 
-plain_cross_entropy = kernels.plain_cross_entropy
+plain_rows = kernels.plain_rows
 
 
 def plain_td_loss(
@@ -91,11 +91,11 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
     return kernels.elementwise(*arguments, partials, threads)
 
 
-def cross_entropy(
-    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
+def rows(
+    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
 ):
-    arguments = (x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad)
-    return kernels.cross_entropy(*arguments, partials, threads)
+    arguments = (x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad)
+    return kernels.rows(LOSSES[loss].index, *arguments, partials, threads)
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):

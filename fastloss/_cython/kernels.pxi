@@ -80,6 +80,7 @@ include "rows.pxi"
 include "gather.pxi"
 
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
+ROW_LOSSES = {"cross_entropy": CROSS_ENTROPY}
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
@@ -257,16 +258,23 @@ def elementwise(int loss, int mode, cnp.ndarray x not None, cnp.ndarray y not No
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), BLOCK, threads)
 
 
-def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
-                  double smoothing, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
-                  cnp.ndarray grad, cnp.ndarray partials not None, int threads):
+cdef Kernel prepare_rows(RowJob* job, int loss, cnp.ndarray x, tuple params, cnp.ndarray grad):
+    # What row_job has left out; returns the kernel.
+    job.loss = loss
+    fill(job.params, params)
+    job.smoothing = job.params[0] if loss == CROSS_ENTROPY else 0.0
+    job.x = data_of(x)
+    job.grad = data_of(grad)
+    return row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
+
+
+def rows(int loss, cnp.ndarray x not None, cnp.ndarray target not None, tuple params, cnp.ndarray class_weight,
+         int64_t ignore_index, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
+         cnp.ndarray grad, cnp.ndarray partials not None, int threads):
     cdef RowJob job = row_job(
         target, cnp.PyArray_DIM(x, 1), class_weight, ignore_index,
         entries_of(x, cnp.PyArray_DIM(x, 0), weight, mask, scale, losses, partials))
-    job.x = data_of(x)
-    job.smoothing = smoothing
-    job.grad = data_of(grad)
-    cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
+    cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
 
 

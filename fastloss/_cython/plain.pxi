@@ -162,8 +162,8 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
     return (value, grad, third_grad) if want_third else (value, grad)
 
 
-def plain_cross_entropy(object x, object target, int64_t ignore_index, double smoothing, object weight, object mask,
-                        bint mean, bint want_grad, object out):
+def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_index, object weight, object mask,
+               bint mean, bint want_grad, object out):
     if not plain_floats(x) or not plain_integers(target) or not same_shape(x, target, 1):
         return None
     if not plain_entries(x, 1, weight, mask):
@@ -184,10 +184,7 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
     cdef double divisor = kept if mean else 1.0
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
     job.entries.scale = 1.0 / divisor
-    job.x = data_of(x)
-    job.smoothing = smoothing
-    job.grad = data_of(grad)
-    cdef Kernel kernel = row_blocks_f32 if job.entries.code == F32 else row_blocks_f64
+    cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
     cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor)
     return None if value is None else (value, grad)
 

@@ -9,6 +9,9 @@
 #
 # A row with one logit of +inf stands for its limit: 0 there, -inf elsewhere. With several it is NaN.
 
+cdef enum RowLoss:  # the registry's indices
+    CROSS_ENTROPY
+
 cdef enum:
     SIDE = 64       # rows worked on side by side
     NEAR = 8192     # rows whose maximum is below this in magnitude take a shorter way to exp(x - m)
@@ -21,10 +24,12 @@ cdef struct RowJob:
     const void* x
     const void* target
     Code target_code
+    int loss
+    double params[MAX_PARAMS]
     const double* class_weight
     double weight_sum
     int64_t ignore_index
-    double smoothing
+    double smoothing        # of cross-entropy
     void* grad
 
 

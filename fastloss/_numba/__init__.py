@@ -7,14 +7,15 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, narrow, rows, wide
+from fastloss._numba import elementwise_generated, gather, narrow, wide
 from fastloss._numba.blocks import BFLOAT, HALF
+from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
 from fastloss._threads import split
 from fastloss.registry import DOMAINS, LOOPS, LOSSES
 
 name = "numba"
-plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
+plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
 _MODES = ("loss", "loss_grad", "grad_hess")
@@ -68,7 +69,7 @@ def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
 
     def call(first, last):
-        work, lanes = _room(room, dtype), _room(3 * LANES + rows.SIDES, np.float64)
+        work, lanes = _room(room, dtype), _room(3 * LANES + SIDES, np.float64)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, size, threads)
@@ -105,20 +106,20 @@ def _targets(target):
     return target.astype(np.int64)
 
 
-def cross_entropy(
-    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
+def rows(
+    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
 ):
     _, dtype = _compute(x)
+    few = x.shape[1] <= NARROW
+    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     arguments = (
         _readable(x.reshape(-1)), x.shape[1], _targets(target),
         _NO_DOUBLES if class_weight is None else _readable(class_weight),
-        ignore_index, smoothing, *_entries(weight, mask), scale,
+        ignore_index, *params, *_entries(weight, mask), scale,
         _readable(np.empty(0, x.dtype) if losses is None else losses),
         _readable(np.empty(0, x.dtype) if grad is None else grad.reshape(-1)),
         grad is not None and np.may_share_memory(grad, x),
     )  # fmt: skip
-    few = x.shape[1] <= NARROW
-    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     return _run(kernel, arguments, partials, block_rows(x.shape[1]) * x.shape[1], threads, dtype, room)
 
 
@@ -128,7 +129,7 @@ def target_weight(target, classes, class_weight, ignore_index, weight, mask):
         _targets(target), classes, _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
         *_entries(weight, mask),
     )  # fmt: skip
-    return partials, _run(rows.target_weight_blocks, arguments, partials, BLOCK, 1, np.float64, 2 * CHUNK)
+    return partials, _run(target_weight_blocks, arguments, partials, BLOCK, 1, np.float64, 2 * CHUNK)
 
 
 def td_loss(

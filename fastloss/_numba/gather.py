@@ -165,7 +165,7 @@ def td_blocks(
                 multiply(gs, weights)
             select(ls, kept)
             select(gs, kept)
-            add_lanes(lanes, ls)
+            add_lanes(lanes, ls, ls.size)
             if losses.size > 0:
                 store(ls, losses, start)
             if td_error.size > 0:
