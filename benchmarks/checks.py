@@ -69,8 +69,9 @@ def works():
                 yield f"BCE with logits, {dtype}, targets {kind}, {n}", "plain_elementwise", call
     for rows, classes in ((4096, 2), (4096, 10), (64, 1000)):
         x = rng.standard_normal((rows, classes)).astype(np.float32)
-        call = (x, rng.integers(0, classes, rows), -100, 0.0, None, None, True, True, np.empty_like(x))
-        yield f"cross-entropy, {rows} x {classes}", "plain_cross_entropy", call
+        index = LOSSES["cross_entropy"].index
+        call = (index, x, rng.integers(0, classes, rows), (0.0,), -100, None, None, True, True, np.empty_like(x))
+        yield f"cross-entropy, {rows} x {classes}", "plain_rows", call
     q = rng.standard_normal((4096, 18)).astype(np.float32)
     actions, reward = rng.integers(0, 18, 4096), q[:, 0].copy()
     call = (q, actions, reward, q, reward > 1, 0.99, None, None, 0, (1.0,), None, None, True, True, np.empty_like(q))
