@@ -223,7 +223,8 @@ def values(name):
     # Argument, array, domain, dtypes.
     judged = [(names[1], case.args[1], facts.target, (*INTEGERS, "float64") if facts.target in DOMAINS else INTEGERS)]
     judged.append((names[0], case.args[0], facts.input, ["float64"]))
-    if facts.third is not None:
+    third = inspect.signature(getattr(fl, name)).parameters.get(facts.third or "")
+    if third is not None and "ArrayLike" in str(third.annotation):
         judged.append((facts.third, np.ones(case.args[0].shape), facts.third_domain, ["float64"]))
     for what, array, domain, dtypes in judged:
         demand = DOMAINS[domain].demand if domain in DOMAINS else "lie in [0, 3)"
