@@ -45,7 +45,7 @@ def without_checks(folder: Path):
             text = text.replace(old, new)
         file.write_text(text, encoding="utf-8")
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    environment = os.environ | {"FASTLOSS_REQUIRE_EXT": "1"}
+    environment = os.environ | {"FASTLOSS_REQUIRE_EXT": "1", "FASTLOSS_LEVELS": _cython.level}
     subprocess.run(command, cwd=room, env=environment, check=True, stdout=subprocess.DEVNULL)
     name = _cython.kernels.__name__
     spec = importlib.util.spec_from_file_location(
