@@ -85,9 +85,7 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
 
 
 @np.errstate(all="ignore")
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     """Compute a loss of rows of classes.
 
     Parameters

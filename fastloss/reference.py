@@ -355,6 +355,54 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, label_smoothing=0.0
 
 
 @np.errstate(all="ignore")
+def multi_margin_loss(x, target, weight=None, ignore_index=-100, p=1, margin=1.0):
+    """Multi-class hinge loss (Weston and Watkins), averaged over classes: arguments and results as `cross_entropy`.
+
+    Parameters
+    ----------
+    x, target, weight, ignore_index
+        As in `cross_entropy`.
+    p : {1, 2}
+        Power of the violations.
+    margin : float
+        By how much the target's score should lead.
+    """
+    x, rows, index, own, kept = _rivalry(x, target, weight, ignore_index)
+    violation = _violations(x, x[rows, index], margin)
+    violation[rows, index] = 0.0
+    slope = np.sign(violation) if p == 1 else 2 * violation
+    share = own / x.shape[1]
+    loss = _times(share, (violation**p).sum(axis=1))
+    grad = _times(share[:, None], slope)
+    grad[rows, index] = -grad.sum(axis=1)
+    return _kept_rows(loss, grad, own, kept, index, x[rows, index])
+
+
+@np.errstate(all="ignore")
+def crammer_singer_loss(x, target, weight=None, ignore_index=-100, margin=1.0):
+    """Hinge loss against the best rival (Crammer and Singer): arguments and results as `multi_margin_loss`."""
+    x, rows, index, own, kept = _rivalry(x, target, weight, ignore_index)
+    rivals = x.copy()
+    rivals[rows, index] = -np.inf
+    best = rivals.argmax(axis=1)  # the first of equals, or the first NaN
+    violation = _violations(rivals[rows, best][:, None], x[rows, index], margin)[:, 0]
+    step = own * np.sign(violation)
+    grad = np.zeros(x.shape)
+    grad[rows, best] = step
+    grad[rows, index] = -step
+    return _kept_rows(_times(own, violation), grad, own, kept, index, x[rows, index])
+
+
+@np.errstate(all="ignore")
+def nll_loss(x, target, weight=None, ignore_index=-100):
+    """Negative log-likelihood from log-probabilities: arguments and results as `cross_entropy`."""
+    x, rows, index, own, kept = _rivalry(x, target, weight, ignore_index)
+    grad = np.zeros(x.shape)
+    grad[rows, index] = -own
+    return _kept_rows(-_times(own, x[rows, index]), grad, own, kept, index, x[rows, index])
+
+
+@np.errstate(all="ignore")
 def td_loss(
     q,
     actions,
@@ -417,6 +465,30 @@ def td_loss(
     grad = np.zeros(q.shape)
     grad[rows, index] = slope
     return losses, grad, target - value
+
+
+def _rivalry(x, target, weight, ignore_index):
+    """Scores, rows, indices, weights of the rows' classes, and which rows are kept."""
+    x, target = _floats(x), np.asarray(target)
+    kept = target != ignore_index
+    index = _indices(target, x.shape[1], kept)
+    own = np.ones(len(x)) if weight is None else _floats(weight)[index]
+    x = np.where((own == 0)[:, None] & np.isinf(x), 0.0, x)  # a weight of 0 silences infinities
+    return x, np.arange(len(x)), index, own, kept
+
+
+def _violations(x, t, margin):
+    """By how much scores come too near to the target's; those of -inf never do."""
+    excess = (x - t[:, None]) + margin
+    return np.where((excess <= 0) | (x == -np.inf), 0.0, excess)
+
+
+def _kept_rows(loss, grad, own, kept, index, scores):
+    """Results of rows: NaN where the target's score is, 0 where they are ignored."""
+    broken = np.isnan(scores)
+    loss = np.where(broken, np.nan, loss)
+    grad[broken, index[broken]] = np.nan
+    return np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0), np.where(kept, own, 0.0)
 
 
 def _floats(values):

@@ -23,6 +23,7 @@ __all__ = [
     "Loss",
     "Param",
     "between",
+    "derived",
     "elementwise",
     "finite",
     "flag",
@@ -77,6 +78,7 @@ class Param:
     domain: str
     flag: bool = False
     length: int = 0
+    derive: bool = False  # a name may be given, and is by default: then the number comes from the data
 
     @property
     def names(self) -> list[str]:
@@ -135,6 +137,10 @@ def flag(name: str, default: bool) -> Param:
     return Param(name, float(default), lambda v: v in (0.0, 1.0), "True or False", flag=True)
 
 
+def derived(param: Param) -> Param:
+    return Param(param.name, param.default, param.valid, param.domain, derive=True)
+
+
 def optional(param: Param) -> Param:
     """A parameter that may be None, which the formula sees as -1."""
     valid = param.valid
@@ -157,13 +163,15 @@ class Loss:
         Shape of the work: per element, per row of classes, or one action gathered per row.
     family : str
         ``"distance"`` (symmetric function of ``x - y``), ``"residual"`` (of ``x - y``), ``"margin"`` (of ``x`` times
-        the target's sign), ``"logit"``, ``"probability"``, ``"count"``, ``"softmax"`` or ``"td"``.
+        the target's sign; for rows, of the classes' distances from the target's), ``"logit"``, ``"probability"``,
+        ``"log-probability"``, ``"count"``, ``"softmax"`` or ``"td"``.
     target : str
         Values a target may hold: a name in ``DOMAINS``, ``"class"`` or ``"action"``.
     params : tuple of Param
         Float parameters, in the order in which formula and reference take them.
     kinks : callable
-        Parameters to the residuals, margins or predictions at which the gradient is not differentiable.
+        Parameters to the residuals, margins or predictions at which the gradient is not differentiable; of
+        rows, the residuals are those of the other classes from the target's.
     loss_ulp, grad_ulp : float
         Promised maximal error in units in the last place.
     index : int
@@ -201,6 +209,11 @@ class Loss:
     def names(self) -> list[str]:
         """The numbers that its formula gets, sequences spread."""
         return [name for param in self.params for name in param.names]
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether predictions, targets and numbers are all that it takes, so that it can be computed in chunks."""
+        return self.kind == "elementwise" and not self.needs_third and not any(p.derive for p in self.params)
 
     @property
     def needs_third(self) -> bool:
@@ -281,6 +294,27 @@ _add(
     grad_ulp=5.0,
     class_weighted_mean=True,
 )
+_add(
+    "rows",
+    "multi_margin_loss",
+    "margin",
+    "class",
+    (Param("p", 1, lambda v: v in (1.0, 2.0), "1 or 2"), finite("margin", 1.0)),
+    kinks=lambda p, margin: (-margin,),
+    loss_ulp=4.0,
+    grad_ulp=4.0,
+)
+_add(
+    "rows",
+    "crammer_singer_loss",
+    "margin",
+    "class",
+    (finite("margin", 1.0),),
+    kinks=lambda margin: (-margin,),
+    loss_ulp=2.0,
+    grad_ulp=1.0,
+)
+_add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
 _add(
     "gather",
     "td_loss",

@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from cases import BACKENDS, FLOATS, assert_same_bits, build, keep, spoil, variants, weights
+from cases import BACKENDS, FLOATS, ROWS, assert_same_bits, build, keep, spoil, variants, weights
 
 import fastloss as fl
 from fastloss import _blocks, _dispatch
@@ -32,7 +32,7 @@ def test_all_options(loss, dtype, reduction):
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 10, 31, 32, 33, 64, 65, 130, 1000, 1025, 4097])
-@pytest.mark.parametrize("name", ["cross_entropy", "td_loss"])
+@pytest.mark.parametrize("name", [*ROWS, "td_loss"])
 def test_widths_of_rows(name, dtype, width):
     for case in variants(name, dtype, (70,), width):
         same(case, sample_weight=weights((70,)), mask=keep((70,)))

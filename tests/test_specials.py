@@ -3,15 +3,14 @@
 import mpmath
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, UNIT, build, param_sets
+from cases import ROWS, UNIT, build, param_sets
 from oracle import assert_close, expected
 from ulp import formula
 
 import fastloss as fl
-from fastloss.registry import LOSSES
+from fastloss.registry import DOMAINS, LOSSES
 
 INF, NAN = np.inf, np.nan
-REAL = [name for name in ELEMENTWISE if name not in UNIT]
 
 pytestmark = pytest.mark.filterwarnings("error")  # a kernel must not leak floating-point warnings either
 
@@ -23,18 +22,26 @@ def numbers(dtype):
 
 
 def pairs(name, dtype):
-    """Every special prediction with every target."""
-    x = numbers(dtype)
-    y = np.array([0.0, 1.0, 0.5], dtype) if name in UNIT else x
+    """Every special prediction in the loss's domain with every target."""
+    facts, x = LOSSES[name], numbers(dtype)
+    y = x if facts.target == "real" else np.array([0.0, 1.0, 0.5, 3.0, -1.0], dtype)
+    x = x[DOMAINS[facts.input].valid(x) | np.isnan(x)]
+    y = y[DOMAINS[facts.target].valid(y)]
     return np.repeat(x, y.size), np.tile(y, x.size)
+
+
+def named_third(name, x):
+    """The third array of a loss that needs one."""
+    return {LOSSES[name].third: np.full_like(x, 0.75)} if LOSSES[name].needs_third else {}
 
 
 def test_elementwise_losses_at_special_numbers(elementwise, backend, dtype):
     x, y = pairs(elementwise, dtype)
     run = formula(elementwise)
     for params in param_sets(elementwise):
-        result = getattr(fl, elementwise)(x, y, backend=backend, reduction="none", **params)
-        given = LOSSES[elementwise].parse(params)
+        more = named_third(elementwise, x)
+        result = getattr(fl, elementwise)(x, y, backend=backend, reduction="none", **params, **more)
+        given = [*(values[0].item() for values in more.values()), *LOSSES[elementwise].parse(params)]
         with mpmath.workprec(200):
             places = zip(x.tolist(), y.tolist(), strict=True)
             wanted = [run(mpmath.mpf(a), mpmath.mpf(b), *given)[:2] for a, b in places]
@@ -48,7 +55,8 @@ def test_elementwise_losses_at_special_numbers(elementwise, backend, dtype):
                 beyond = np.isfinite(x) & np.isfinite(y) & (np.abs(x - y) > info.max / 8)
             fits = ~beyond & (np.abs(right) < info.max)
             # Between 0 and 1 a target makes the gradient a difference; test_accuracy.py has the digits of the others.
-            floor = 8 * info.eps if elementwise in UNIT else 4 * info.smallest_subnormal
+            exact = LOSSES[elementwise].family in ("distance", "residual")
+            floor = 4 * info.smallest_subnormal if exact else 32 * info.eps
             np.testing.assert_allclose(actual[fits], right[fits], rtol=8 * info.eps, atol=floor)
             infinite = ~beyond & np.isinf(right)
             np.testing.assert_array_equal(actual[infinite], right[infinite])
@@ -67,14 +75,21 @@ def test_infinite_logits_give_the_limits(name, backend, dtype):
 
 def test_no_nan_that_the_input_does_not_carry(elementwise, backend, dtype):
     x, y = pairs(elementwise, dtype)
-    carried = np.isnan(x) | np.isnan(y)
-    if elementwise in REAL:
+    carried, more = np.isnan(x) | np.isnan(y), named_third(elementwise, x)
+    if LOSSES[elementwise].target == "real":
         carried |= np.isinf(x) & (x == y)  # the difference of equal infinities
+    if elementwise in ("mape_loss", "poisson_nll_loss"):
+        # An error in percent of infinity; the logarithm of a negative rate.
+        carried |= np.isinf(y) if elementwise == "mape_loss" else x < 0
     for params in param_sets(elementwise):
-        result = getattr(fl, elementwise)(x, y, backend=backend, reduction="none", **params)
+        result = getattr(fl, elementwise)(x, y, backend=backend, reduction="none", **params, **more)
+        if elementwise == "poisson_nll_loss" and params.get("log_input", True):
+            assert not np.isnan(result.loss[~np.isnan(x)]).any()
+            continue
         np.testing.assert_array_equal(np.isnan(result.loss), carried, err_msg=str(params))
         np.testing.assert_array_equal(np.isnan(result.grad), carried, err_msg=str(params))
-        found = fl.grad_hess(getattr(fl, elementwise), x[~carried], y[~carried], backend=backend, **params)
+        more_kept = {key: values[~carried] for key, values in more.items()}
+        found = fl.grad_hess(getattr(fl, elementwise), x[~carried], y[~carried], backend=backend, **params, **more_kept)
         assert not np.isnan(found.grad).any()
         assert not np.isnan(found.hess).any()
 
@@ -151,18 +166,83 @@ def test_rows_without_an_answer_are_nan_alone(backend, dtype, width):
 
 
 @pytest.mark.parametrize("width", [3, 40])
-def test_a_class_of_weight_zero_does_not_count_even_if_impossible(backend, dtype, width):
+@pytest.mark.parametrize("name", ROWS)
+def test_a_class_of_weight_zero_does_not_count_even_if_impossible(name, backend, dtype, width):
     x = np.random.default_rng(0).standard_normal((2, width)).astype(dtype)
     x[:, 1] = -INF
     weight = np.ones(width)
     weight[1] = 0.0
-    for smoothing in (0.0, 0.375, 1.0):
-        case = build("cross_entropy", dtype, (2,), width, weight=weight, label_smoothing=smoothing)
+    for params in param_sets(name):
+        case = build(name, dtype, (2,), width, weight=weight, **params)
         case = case.with_args(x, np.array([1, 0]))
         result = case(backend, reduction="none")
-        assert np.isfinite(result.loss).all(), smoothing
-        assert np.isfinite(result.grad).all(), smoothing
-        assert_close(result, expected(case, reduction="none"), dtype, smoothing)
+        assert np.isfinite(result.loss).all(), params
+        assert np.isfinite(result.grad).all(), params
+        assert_close(result, expected(case, reduction="none"), dtype, params)
+
+
+def margins(name):
+    """Losses of rows whose scores compete by differences, under both powers."""
+    return [{}, {"p": 2}] if name == "multi_margin_loss" else [{}]
+
+
+@pytest.mark.parametrize("width", [3, 40, 1500])
+@pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
+def test_infinite_and_absent_rivals(name, backend, dtype, width):
+    x = np.full((5, width), -INF, dtype)  # nobody but the target, at any score: costs nothing
+    x[:3, 1] = [2.0, INF, -INF]
+    x[3:, 0], x[3:, 1] = INF, [3.0, INF]  # an infinite rival, and one that is as high
+    for params in margins(name):
+        result = getattr(fl, name)(x, np.ones(5, int), backend=backend, reduction="none", **params)
+        np.testing.assert_array_equal(result.loss, [0, 0, 0, INF, NAN])
+        assert not result.grad[:3].any()
+        assert not result.grad[:, 2:].any()
+        top = 1.0 if name == "crammer_singer_loss" else (INF if params else 1 / width)
+        np.testing.assert_array_equal(result.grad[3, :2], np.array([top, -top], dtype))
+        assert np.isnan(result.grad[4, :2]).all()
+
+
+@pytest.mark.parametrize("width", [5, 40, 1500])
+@pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
+def test_a_nan_stays_with_its_class_and_the_target(name, backend, dtype, width):
+    x = np.zeros((3, width), dtype)
+    x[0, 3], x[1, 1], x[2, [2, 4]] = NAN, NAN, [INF, NAN]
+    for params in margins(name):
+        result = getattr(fl, name)(x, np.ones(3, int), backend=backend, reduction="none", **params)
+        assert np.isnan(result.loss).all()
+        assert np.isnan(result.grad[:, 1]).all()
+        assert np.isnan(result.grad[[0, 2], [3, 4]]).all()
+        assert np.isfinite(np.delete(result.grad[0], [1, 3])).all()
+
+
+@pytest.mark.parametrize("width", [4, 40, 1500])
+def test_kinks_and_ties_of_margins(backend, dtype, width):
+    # Reached exactly, a margin costs nothing and has no gradient; beyond it by the smallest step it has.
+    x = np.full((2, width), -9.0, dtype)
+    x[:, 1], x[0, 3], x[1, 3] = 1.5, 0.5, np.nextafter(dtype_of(0.5, dtype), dtype_of(1, dtype))
+    for name in ("multi_margin_loss", "crammer_singer_loss"):
+        result = getattr(fl, name)(x, np.ones(2, int), backend=backend, reduction="none")
+        assert result.loss[0] == 0
+        assert not result.grad[0].any()
+        assert result.loss[1] > 0
+        assert result.grad[1, 3] == -result.grad[1, 1] > 0
+    # Of equal rivals the first, wherever they stand; zeros of both signs are equal.
+    for places in ([0, 3], [3, width - 1], [2, 3]):
+        x = np.full((1, width), -9.0, dtype)
+        x[0, 1], x[0, places] = 0.5, [-0.0, 0.0]
+        grad = fl.crammer_singer_loss(x, [1], backend=backend).grad
+        assert [*np.flatnonzero(grad)] == sorted([1, places[0]])
+
+
+def dtype_of(value, dtype):
+    return np.dtype(dtype).type(value)
+
+
+def test_the_log_likelihood_looks_at_the_target_alone(backend, dtype):
+    x = np.array([[-1.0, NAN, INF], [-INF, 0.0, NAN], [NAN, -1.0, -2.0]], dtype)
+    result = fl.nll_loss(x, [0, 0, 0], backend=backend, reduction="none")
+    np.testing.assert_array_equal(result.loss, [1, INF, NAN])
+    np.testing.assert_array_equal(result.grad, [[-1, 0, 0], [-1, 0, 0], [NAN, 0, 0]])
 
 
 @pytest.mark.parametrize("width", [2, 3, 40])
@@ -254,6 +334,8 @@ def test_parameters_beyond_float32_are_refused(elementwise, backend):
     # Kernels compute in the type of their input: there 1e39 would be infinite and 1e-46 zero.
     x = np.ones(2, np.float32)
     for param in LOSSES[elementwise].params:
+        if param.flag or param.derive:
+            continue
         for value in (1e39, 1e-46) if param.valid(2.0) else (1e-46,):
             with pytest.raises(ValueError, match=param.name):
-                getattr(fl, elementwise)(x, x, backend=backend, **{param.name: value})
+                getattr(fl, elementwise)(x, x, backend=backend, **{param.name: value}, **named_third(elementwise, x))

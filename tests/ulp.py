@@ -14,10 +14,10 @@ from fastloss.registry import FORMULAS, LOSSES
 needs_longdouble = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double has no spare digits")
 
 
-def errors(actual, reference) -> np.ndarray:
+def errors(actual, reference, size=0) -> np.ndarray:
     """Distance from a reference of higher precision, in units in the last place of ``actual``'s type.
 
-    Subnormal results count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
+    Where ``size`` exceeds the result, as the terms of a sum may, the unit is that of ``size``. Subnormal results count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
     the result be; otherwise the error is infinite.
     """
     actual = np.asarray(actual)
@@ -26,15 +26,15 @@ def errors(actual, reference) -> np.ndarray:
         rounded = reference.astype(actual.dtype)
         special = ~np.isfinite(rounded)
         same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
-        _, exponent = np.frexp(np.where(special, 1, reference))
+        _, exponent = np.frexp(np.where(special, 1, np.maximum(np.abs(reference), size)))
         unit = np.ldexp(reference.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
         error = np.abs(actual.astype(reference.dtype) - reference) / unit
     return np.where(special | ~np.isfinite(actual), np.where(same, 0.0, np.inf), error).astype(np.float64)
 
 
-def worst_of(actual, reference, *inputs) -> tuple[float, str]:
+def worst_of(actual, reference, *inputs, size=0) -> tuple[float, str]:
     """The largest error, and a description of the place."""
-    error = errors(actual, reference)
+    error = errors(actual, reference, size)
     worst = int(np.argmax(error))
     at = [float(np.broadcast_to(i, error.shape).flat[worst]).hex() for i in inputs]
     return float(error.flat[worst]), f"at {at}: got {actual.flat[worst]!r}, not {reference.flat[worst]!r}"
@@ -78,6 +78,20 @@ def cross_entropy_rows(x, y):
     grad = e / total[:, None]
     grad[rows, y] = -np.where(top == y, s, total - e[rows, y]) / total
     return loss, grad
+
+
+def margin_rows(name, x, y, p=1, margin=1.0):
+    """Loss and gradient of rows of scores in long double."""
+    z, rows = x.astype(np.longdouble), np.arange(len(x))
+    v = np.maximum((z - z[rows, y][:, None]) + margin, 0)
+    v[rows, y] = 0
+    if name == "crammer_singer_loss":
+        best = v == v.max(axis=1, keepdims=True)
+        v = np.where(best & (best.cumsum(axis=1) == 1), v, 0)
+    share = np.longdouble(1) / (x.shape[1] if name == "multi_margin_loss" else 1)
+    grad = share * (v > 0 if p == 1 else 2 * v)
+    grad[rows, y] = -grad.sum(axis=1)
+    return share * (v**p).sum(axis=1), grad
 
 
 # Beyond 12000 exp is below every long double, and takes mpmath long.

@@ -156,7 +156,8 @@ def _variants(loss: Loss) -> list[str]:
     if loss.family not in ("distance", "residual") or not loss.params:
         return []
     first = loss.params[0]
-    if first.default <= 0.0 or own_parameters(loss.name).get(first.name) != first.default:
+    # A tiny one guards a division and changes no picture.
+    if first.default < 1e-3 or own_parameters(loss.name).get(first.name) != first.default:
         return []
     more = 2.0 * first.default if first.valid(4.0 * first.default) else (1.0 + first.default) / 2.0
     return ["--params", *(f"{first.name}={value:g}" for value in (first.default / 2.0, first.default, more))]

@@ -63,11 +63,11 @@ def _domains(loss: str) -> tuple[int, int, int]:
     return DOMAINS[facts.input].code, DOMAINS[facts.target].code, DOMAINS[facts.third_domain].code
 
 
-def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, mean, grad, want_third, out):
+def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, mean, factor, grad, want_third, out):
     """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next two."""
     return kernels.plain_elementwise(
         facts.index if third is None else facts.third_index, input, target, third, params, _domains(facts.name), weight,
-        mask, mean, grad, want_third, out,
+        mask, mean, factor, grad, want_third, out,
     )  # fmt: skip
 
 
@@ -91,11 +91,12 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
     return kernels.elementwise(*arguments, partials, threads)
 
 
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     arguments = (x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad)
     return kernels.rows(LOSSES[loss].index, *arguments, partials, threads)
+
+
+softmax = kernels.softmax
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):

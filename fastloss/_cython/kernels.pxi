@@ -4,7 +4,7 @@
 #   primitives_generated.pxi     exp, log1p, ... from fastloss/primitives.py
 #   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
 #   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
-#   elementwise.pxi rows.pxi (with wide.pxi and narrow.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
+#   elementwise.pxi rows.pxi (with wide, narrow, margins.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
 #   plain.pxi                    the short way for calls on plain arrays
 #
 # A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
@@ -80,7 +80,10 @@ include "rows.pxi"
 include "gather.pxi"
 
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
-ROW_LOSSES = {"cross_entropy": CROSS_ENTROPY}
+ROW_LOSSES = {
+    "cross_entropy": CROSS_ENTROPY, "multi_margin_loss": MULTI_MARGIN, "crammer_singer_loss": CRAMMER_SINGER,
+    "nll_loss": NLL,
+}
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
@@ -213,7 +216,7 @@ cdef RowJob row_job(cnp.ndarray target, Py_ssize_t classes, cnp.ndarray class_we
     job.classes = classes
     job.block_rows = max(1, BLOCK // max(1, classes))
     job.target = data_of(target)
-    job.target_code = code_of(target)
+    job.target_code = I64 if target is None else code_of(target)
     job.class_weight = <const double*>data_of(class_weight)
     job.weight_sum = classes
     if class_weight is not None:
@@ -300,4 +303,5 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.actions_count, threads)
 
 
+include "soft.pxi"
 include "plain.pxi"

@@ -10,7 +10,7 @@
 # A row with one logit of +inf stands for its limit: 0 there, -inf elsewhere. With several it is NaN.
 
 cdef enum RowLoss:  # the registry's indices
-    CROSS_ENTROPY
+    CROSS_ENTROPY, MULTI_MARGIN, CRAMMER_SINGER, NLL
 
 cdef enum:
     SIDE = 64       # rows worked on side by side
@@ -165,6 +165,7 @@ cdef void finish_sides(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
 
 include "wide.pxi"
 include "narrow.pxi"
+include "margins.pxi"
 
 
 cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
@@ -182,7 +183,9 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
             n = min(stop - start, SIDE)
             padded = (n + 15) // 16 * 16 if job.classes <= NARROW else (n + 3) // 4 * 4
             bad |= open_sides(job, start, &side, n, padded)
-            if job.classes <= NARROW:
+            if job.loss != CROSS_ENTROPY:
+                margin_rows(job, start, &side, n, padded, _)
+            elif job.classes <= NARROW:
                 narrow_rows(job, start, &side, n, padded, _)
             else:
                 wide_rows(job, start, &side, n, padded, _)

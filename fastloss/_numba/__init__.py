@@ -7,7 +7,7 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, narrow, wide
+from fastloss._numba import elementwise_generated, gather, margins, narrow, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
@@ -106,16 +106,19 @@ def _targets(target):
     return target.astype(np.int64)
 
 
-def rows(
-    loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     _, dtype = _compute(x)
-    few = x.shape[1] <= NARROW
-    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
+    if loss in margins.KINDS:
+        own = margins.KINDS[loss], np.array(params, np.float64)
+        kernel, room = margins.margin_blocks, margins.ROOM
+    else:
+        own = params
+        few = x.shape[1] <= NARROW
+        kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     arguments = (
         _readable(x.reshape(-1)), x.shape[1], _targets(target),
         _NO_DOUBLES if class_weight is None else _readable(class_weight),
-        ignore_index, *params, *_entries(weight, mask), scale,
+        ignore_index, *own, *_entries(weight, mask), scale,
         _readable(np.empty(0, x.dtype) if losses is None else losses),
         _readable(np.empty(0, x.dtype) if grad is None else grad.reshape(-1)),
         grad is not None and np.may_share_memory(grad, x),
@@ -141,7 +144,7 @@ def td_loss(
     arguments = (
         _readable(q.reshape(-1)), q.shape[1], _targets(actions), _readable(rewards), _readable(next_q.reshape(-1)),
         _readable(terminated), gamma, _readable(none if online is None else online.reshape(-1)),
-        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), 
+        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)),
         _loop(LOSSES[f"{loss}_loss"].index, 1, suffix), np.array([delta]),
         *_entries(weight, mask), scale, _readable(none if losses is None else losses),
         _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),

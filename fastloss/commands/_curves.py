@@ -147,10 +147,11 @@ def _elementwise(loss: Loss, params: dict[str, Any], target: float, x: np.ndarra
     y = np.full_like(x, target)
     x = x + target if axis_label(loss, False) == _AXES["distance"][0] else x
     function = getattr(fl, loss.name)
-    positional = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    others = (y, *[np.ones_like(x)] * (len(positional) - 2))
-    values, grad, *_ = function(x, *others, reduction="none", **params)
-    return values, grad, fl.grad_hess(function, x, *others, **params)[1] if has_hessian(loss) else None
+    # What a loss takes besides prediction and target (a variance, say) is 1; grad_hess takes it by name.
+    names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    more: dict[str, Any] = dict.fromkeys(names[2:], np.ones_like(x))
+    values, grad, *_ = function(x, y, **more, reduction="none", **params)
+    return values, grad, fl.grad_hess(function, x, y, **more, **params)[1] if has_hessian(loss) else None
 
 
 def _rows(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -> _Triple:

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", metavar="N", type=positive_int, default=1, help="of every contender (default: 1)")
     parser.add_argument("--backend", metavar="B", choices=_BACKENDS, help="cython or numba (default: both)")
-    parser.add_argument("--plot", metavar="FILE.png", help="sweep over sizes and draw time per element, some minutes")
+    parser.add_argument("--plot", metavar="FILE", help="sweep over sizes and draw time per element, some minutes")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         try:
             picture.draw(results, Path(arguments.plot))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CommandError(f"{arguments.plot}: {one_line(error)}") from error
         print(f"\npicture: {arguments.plot}")
     return 0
