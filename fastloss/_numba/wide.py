@@ -205,6 +205,7 @@ def scale_smooth_chunk(e, g, factor, shift, w, n):
 @inline
 def row_maximum(x, base, c, room, x_room):
     """The maximum and its place; -inf where a row holds nothing but NaN and -inf."""
+    x, room, x_room = bare(x), bare(room), bare(x_room)
     lanes, lowest = room[:LANES], x_room.dtype.type(-INFINITY)
     m, top = lowest, 0
     for start in range(0, c, CHUNK):
@@ -230,7 +231,11 @@ def exponentials(grad, room, first, c):
 @overload(exponentials)
 def _exponentials(grad, room, first, c):
     if grad.dtype != room.dtype:
-        return lambda grad, room, first, c: (ptr(room, 0), *(((c + 15) // 16 * 16, 1) if c <= BLOCK else (0, 0)))
+        return lambda grad, room, first, c: (
+            ptr(room, 0),
+            (c + 15) // 16 * 16 if c <= BLOCK else 0,
+            1 if c <= BLOCK else 0,
+        )
 
     def own(grad, room, first, c):
         if c <= BLOCK:
@@ -261,6 +266,8 @@ def _refill(x, grad, e, place, n, m, infinite, x_room):
 @inline
 def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_place, work, room, infinite, lanes):
     """Rows first to first + n in phases."""
+    # Once more: what is inlined here can't tell otherwise that there is nothing to count.
+    x, class_weight, grad, work, infinite = bare(x), bare(class_weight), bare(grad), bare(work), bare(infinite)
     e_room, x_room, lane_room = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], work[E_ROOM + CHUNK :]
     real = work[E_ROOM + CHUNK + 2 * LANES :]
     m, x_y = real[:padded], real[SIDE : SIDE + padded]
