@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, UNIT, build, param_sets
+from cases import UNIT, build, param_sets
 from oracle import assert_close, expected
 from ulp import formula
 
