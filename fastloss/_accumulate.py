@@ -98,9 +98,10 @@ class LossSum:
         partials = np.empty(blocks_of(x.size))
         threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
         if self._engine.elementwise(
-            self.facts.name, x.reshape(-1), y, self._params, weight, kept, 1.0, None, None, None, partials, threads
-        ):
-            _validate.check_unit(y, kept, x.shape)
+            self.facts.name, 0, x.reshape(-1), y, None, self._params, weight, kept, 1.0, None, None, None, partials,
+            threads,
+        ):  # fmt: skip
+            _validate.check_domains(self.facts, x, y, None, kept)
         return partials, np.array([_run.count_kept(kept, x.size)], np.float64)
 
     def _rows(self, x, target, sample_weight, mask):

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from . import reference
-from .registry import LOSSES
+from .registry import DOMAINS, LOSSES
 
 name = "numpy"
 GRAIN = 1 << 62  # never more than one thread
@@ -26,15 +26,19 @@ def describe():
 
 
 @np.errstate(all="ignore")
-def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
+def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, grad, hess, partials, threads):
     """Compute an elementwise loss.
 
     Parameters
     ----------
     loss : str
         Name of the loss, the same as in `reference`.
+    mode : {0, 1, 2}
+        Loss; loss and gradient; gradient and Hessian.
     x, y : ndarray, shape (n,)
         Predictions and targets.
+    third : ndarray, shape (n,) or (k,), or None
+        What else differs per element; k values are repeated.
     params : tuple of float
         The loss's parameters.
     weight, mask : ndarray or None
@@ -42,7 +46,7 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     scale : float
         Factor on the derivatives, not on the losses.
     losses, grad, hess : ndarray, shape (n,), or None
-        Weighted results; `grad` may be `x`.
+        Weighted results; `grad` may be `x`. In mode 1 `hess` is the gradient by the third array.
     partials : ndarray of float64
         One sum of weighted losses per block.
     threads : int
@@ -51,23 +55,32 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     Returns
     -------
     bool
-        Whether a kept target is invalid.
+        Whether a kept value is outside its domain.
     """
-    function, n, bad = getattr(reference, loss), len(x), False
+    facts, function, n, bad = LOSSES[loss], getattr(reference, loss), len(x), False
     for part in _parts(n, _BLOCK, 1):
         targets = y[part].astype(np.float64)
         used = _spread(mask, part, n, True)
-        if LOSSES[loss].target == "unit":
-            valid = (targets >= 0) & (targets <= 1)
+        arrays = [x[part], targets]
+        domains = [facts.input, facts.target]
+        named = {}
+        if third is not None:
+            named[facts.third] = third[np.arange(part.start, part.stop) % len(third)]
+            arrays.append(named[facts.third])
+            domains.append(facts.third_domain)
+        for values, domain in zip(arrays, domains, strict=True):
+            valid = DOMAINS[domain].valid(values)
+            if values is not targets:
+                valid |= np.isnan(values)  # a prediction that is NaN is no error, it propagates
             bad |= bool(np.any(used & ~valid))
             used = used & valid
         factor = _spread(weight, part, n, 1.0)
-        value, slope, curve = function(x[part], targets, *params)
+        value, slope, curve, *more = function(x[part], targets, **(facts.grouped(params) | named))
         value = np.where(used, value * factor, 0.0)
         _store_sums(partials, part, _BLOCK, value)
         _store(losses, part, value)
         _store(grad, part, np.where(used, slope * factor * scale, 0.0))
-        _store(hess, part, np.where(used, curve * factor * scale, 0.0))
+        _store(hess, part, np.where(used, (more[0] if more and mode == 1 else curve) * factor * scale, 0.0))
     return bad
 
 

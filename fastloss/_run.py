@@ -15,6 +15,10 @@ from fastloss.registry import Loss
 _PLAIN = ("mean", "sum")  # reductions that plain arrays have a short way for
 
 
+def _is_plain(reduction: Any, grad: Any) -> bool:
+    return type(reduction) is str and reduction in _PLAIN and type(grad) is bool
+
+
 class LossGrad(NamedTuple):
     """Loss and the gradient with respect to the prediction (None with ``grad=False``)."""
 
@@ -27,6 +31,14 @@ class GradHess(NamedTuple):
 
     grad: np.ndarray
     hess: np.ndarray
+
+
+class GaussianLossGrad(NamedTuple):
+    """Loss and its gradients with respect to mean and variance (None with ``grad=False``)."""
+
+    loss: float | np.ndarray
+    grad: np.ndarray | None
+    grad_var: np.ndarray | None
 
 
 class TDLossGrad(NamedTuple):
@@ -106,53 +118,99 @@ class Buffers:
 
 
 def elementwise(
-    facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
-) -> LossGrad:
-    """Any elementwise loss."""
+    facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend,
+    third=None, want_third=False, factor=1.0,
+) -> Any:  # fmt: skip
+    """Any elementwise loss.
+
+    With ``want_third`` the gradient by the third array comes last; ``factor`` is one of the gradient alone.
+    """
     engine = _dispatch.engine(backend)
-    if engine.plain_elementwise and normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_elementwise and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_elementwise(
-            facts, input, target, params, sample_weight, mask, reduction == "mean", bool(grad), out
-        )
+            facts, input, target, third, params, sample_weight, mask, reduction == "mean", factor, grad,
+            want_third, out,
+        )  # fmt: skip
         if plain:
-            return tuple.__new__(LossGrad, plain)
+            return plain if want_third else tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
-    x = _validate.floats("input", input)
-    y = _validate.element_target(target, x)
-    weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
-    readers = {"input": input, "target": target, "sample_weight": sample_weight, "mask": mask}
+    grad = _validate.switch("grad", grad)
+    x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
+    readers = {"input": input, "target": target, facts.third: third, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, x.shape, reduction, grad, out, readers)
+    third_grad = np.empty(x.shape, x.dtype) if grad and want_third else None
     divisor = _divisor(reduction, normalizer, lambda: _kept_weight(reduction, weight, kept, x.size))
-    x, y = x.reshape(-1), y.reshape(-1)
-    if facts.target == "unit" and out is not None and np.may_share_memory(out, x):
-        _validate.check_unit(y, kept, input.shape)  # before the input is overwritten
+    if out is not None and np.may_share_memory(out, x):
+        _validate.check_domains(facts, x, y, z, kept)  # before the input is overwritten
     partials = np.empty(blocks_of(x.size))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
-        facts.name, x, y, params, weight, kept, _scale(divisor), buffers.flat(buffers.losses),
-        buffers.flat(buffers.grad), None, partials, threads,
+        facts.name, int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept,
+        factor * _scale(divisor), buffers.flat(buffers.losses), buffers.flat(buffers.grad),
+        buffers.flat(third_grad), partials, threads,
     )  # fmt: skip
     if bad:
-        _validate.check_unit(y, kept, np.shape(input))
-        raise ValueError("target was changed by another thread during the call")
-    return LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+        _validate.check_domains(facts, x, y, z, kept)
+        raise ValueError("an argument was changed by another thread during the call")
+    found = LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+    if third_grad is not None and divisor == 0.0:
+        third_grad.fill(0)
+    return (*found, third_grad) if want_third else found
 
 
-def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend) -> GradHess:
-    """Per-element derivatives of any elementwise loss."""
-    engine = _dispatch.engine(backend)
+def _entries(facts: Loss, input, target, third, sample_weight, mask):
+    """What an elementwise loss reads, checked; the third array flat."""
     x = _validate.floats("input", input)
     y = _validate.element_target(target, x)
-    weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+    z = None if third is None else _validate.third(facts.third, third, x)
+    return x, y, z, _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+
+
+def root_mean_square(
+    facts: Loss, input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+):
+    """Root of a mean of squares; its gradient is that of the mean over twice the root, 0 where that is 0."""
+    if reduction not in ("mean", "weighted_mean"):
+        raise ValueError(f"reduction must be 'mean' or 'weighted_mean', got {reduction!r}")
+    common = (facts, input, target, (), sample_weight, mask, reduction, normalizer)
+    squares = elementwise(*common, False, None if grad else out, n_threads, backend).loss
+    root = math.sqrt(squares)
+    if not grad:
+        return LossGrad(root, None)
+    factor = 0.5 / root if root != 0.0 else 0.0
+    return LossGrad(root, elementwise(*common, True, out, n_threads, backend, factor=factor).grad)
+
+
+def ignoring(target, ignore_index, mask):
+    """A mask that leaves out the targets of a value, for targets of an integer type."""
+    ignored = _validate.integer("ignore_index", ignore_index)
+    labels = np.asarray(target)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"target must be of an integer type if ignore_index is given, got {labels.dtype}")
+    kept = labels != ignored
+    return kept if mask is None else kept & spread(mask, kept.shape)
+
+
+def spread(mask, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask of leading dimensions, for every entry."""
+    flat = _validate.mask(mask, shape)
+    assert flat is not None
+    return np.repeat(flat, math.prod(shape) // max(1, flat.size)).reshape(shape)
+
+
+def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend, third=None) -> GradHess:
+    """Per-element derivatives of any elementwise loss."""
+    engine = _dispatch.engine(backend)
+    x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
     grad, hess = _memory.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
-        facts.name, x.reshape(-1), y.reshape(-1), params, weight, kept, 1.0, None, grad.reshape(-1),
+        facts.name, 2, x.reshape(-1), y.reshape(-1), z, params, weight, kept, 1.0, None, grad.reshape(-1),
         hess.reshape(-1), np.empty(blocks_of(x.size)), threads,
     )  # fmt: skip
     if bad:
-        _validate.check_unit(y.reshape(-1), kept, x.shape)
-        raise ValueError("target was changed by another thread during the call")
+        _validate.check_domains(facts, x, y, z, kept)
+        raise ValueError("an argument was changed by another thread during the call")
     return GradHess(grad, hess)
 
 
@@ -163,13 +221,14 @@ def rows(
     """Any loss of rows of classes with class indices."""
     engine = _dispatch.engine(backend)
     ignore = _validate.integer("ignore_index", ignore_index)
-    if engine.plain_rows and weight is normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_rows and weight is normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_rows(
-            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", bool(grad), out
+            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", grad, out
         )
         if plain:
             return tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x = _validate.floats("input", input)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"input must have at least one class on its last axis, got shape {x.shape}")
@@ -203,14 +262,15 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
-    if engine.plain_td_loss and normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_td_loss and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_td_loss(
             q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
-            sample_weight, mask, reduction == "mean", bool(grad), out,
+            sample_weight, mask, reduction == "mean", grad, out,
         )  # fmt: skip
         if plain:
             return tuple.__new__(TDLossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x = _validate.floats("q", q)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"q must have at least one action on its last axis, got shape {x.shape}")

@@ -7,10 +7,10 @@ import mpmath
 import numpy as np
 import pytest
 from cases import ELEMENTWISE, UNIT
-from ulp import cross_entropy_rows, exact, margin_rows, needs_longdouble, sigmoid_parts, stratified
+from ulp import cross_entropy_rows, exact, margin_rows, needs_longdouble, sigmoid_parts, stratified, term_sizes
 
 import fastloss as fl
-from fastloss.registry import LOSSES
+from fastloss.registry import DOMAINS, LOSSES
 
 WIDE = {"float32": np.float64, "float64": np.longdouble}
 # Arguments at which the result changes its form: saturation, underflow, the ends of the range.
@@ -26,16 +26,18 @@ def edges(dtype):
     return np.concatenate([around, -around])
 
 
-def check(compiled, name, args, references, bounds, within, **options):
+def check(compiled, name, args, references, bounds, within, sizes=(0, 0, 0), **options):
     """Compare loss and gradient with references, for an unreduced call and for a sum."""
     result = getattr(fl, name)(*args, backend=compiled, reduction="none", **options)
     summed = getattr(fl, name)(*args, backend=compiled, reduction="sum", **options).grad
     np.testing.assert_array_equal(result.grad, summed)
     failures = []
-    for what, actual, wanted, bound in zip(("loss", "grad"), result, references, bounds, strict=False):
+    for what, actual, wanted, bound, size in zip(
+        ("loss", "grad", "third"), result, references, bounds, sizes, strict=False
+    ):
         inputs = args if actual.ndim == args[0].ndim == args[1].ndim else ()
         try:
-            within(f"{name} {what} {actual.dtype} {compiled}", actual, wanted, bound, *inputs)
+            within(f"{name} {what} {actual.dtype} {compiled}", actual, wanted, bound, *inputs, size=size)
         except AssertionError as failure:
             failures.append(str(failure))
     assert not failures
@@ -64,17 +66,30 @@ def test_elementwise_losses_by_their_formula(name, compiled, dtype, within):
     dtype, facts = np.dtype(dtype).type, LOSSES[name]
     everywhere, ordinary = stratified(dtype, 4 if dtype is np.float32 else 1), stratified(dtype, 60, low=-8, high=7)
     x = np.concatenate([everywhere, ordinary, edges(dtype)])
+    x = x[DOMAINS[facts.input].valid(x)]
     rng = np.random.default_rng(3)
-    if facts.target == "unit":
-        y = rng.integers(0, 2, x.size).astype(dtype)
+    if facts.target in ("unit", "binary", "sign"):
+        y = rng.integers(-1 if facts.target == "sign" else 0, 2, x.size).astype(dtype)
+    elif facts.target != "real":
+        y = np.exp2(rng.uniform(-20, 20, x.size)) * (rng.random(x.size) < 0.9)
+        y = (y + 2.0**-20 if facts.target == "positive" else y).astype(dtype)
+        near = np.where((x >= 2.0**-20) & (x <= 2.0**20), x, 1) * (1 + rng.uniform(0, 1, x.size) * 2.0**-20)
+        y = np.where(rng.random(x.size) < 0.3, near, y).astype(dtype)
     else:
         # Targets near the prediction (the difference cancels), far from it, and zero.
         near = (x * (1 + rng.uniform(-1, 1, x.size) * 2.0 ** -rng.integers(0, 24, x.size))).astype(dtype)
         y = np.choose(rng.integers(0, 3, x.size), [near, rng.permutation(x), np.zeros_like(x)])
-    middle = {p.name: 0.375 for p in facts.params if p.valid(0.375) and facts.target == "real"}
-    for params in [{}, middle] if middle else [{}]:
-        loss, grad, _ = exact(name, x, y, facts.parse(params))
-        check(compiled, name, (x, y), (loss, grad), (facts.loss_ulp, facts.grad_ulp), within, **params)
+    first = {p.name: p.default for p in facts.params if p.derive}
+    middle = {p.name: 0.375 for p in facts.params if p.valid(0.375) and name not in UNIT}
+    flags = {p.name: 1.0 - p.default for p in facts.params if p.flag}
+    third = [np.exp2(rng.uniform(-22, 20, x.size)).astype(dtype)] if facts.needs_third else []
+    named = {facts.third: third[0]} if third else {}
+    for params in [given for k, given in enumerate([first, middle, flags]) if given or not k]:
+        numbers = facts.parse(params)
+        loss, grad, _, *by_third = exact(name, x, y, numbers, *third)
+        sizes = term_sizes(name, x, y, numbers, *third)
+        bounds = (facts.loss_ulp, facts.grad_ulp, facts.grad_ulp)
+        check(compiled, name, (x, y), (loss, grad, *by_third), bounds, within, sizes, **params, **named)
 
 
 @needs_longdouble

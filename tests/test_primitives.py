@@ -10,11 +10,19 @@ from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64  # noqa: E402
 
 # Largest error, smallest and largest argument.
 BOUNDS = {
-    "exp_neg_f32": (1.11, 0.0, 110.0),
-    "exp_neg_f64": (1.03, 0.0, 750.0),
+    "exp_neg_f32": (0.96, 0.0, 110.0),
+    "exp_neg_f64": (0.90, 0.0, 750.0),
     "log1p_unit_f32": (1.24, 0.0, 1.0),
     "log1p_unit_f64": (1.40, 0.0, 1.0),
     "log1p_f64": (0.85, 0.0, 2.0**40),
+    "log_f32": (1.0, 0.0, np.inf),
+    "log_f64": (1.0, 0.0, np.inf),
+    "log1p_any_f32": (1.0, -0.0, np.inf),
+    "log1p_any_f64": (1.0, -0.0, np.inf),
+    "exp_f32": (1.1, -0.0, np.inf),
+    "exp_f64": (1.1, -0.0, np.inf),
+    "drop_neg_f32": (1.5, 0.0, np.inf),
+    "drop_neg_f64": (1.5, 0.0, np.inf),
 }
 LONG = np.finfo(np.longdouble).nmant > 60
 

@@ -8,16 +8,16 @@ import mpmath
 import numpy as np
 import pytest
 
-from fastloss.registry import FORMULAS
+from fastloss.registry import FORMULAS, LOSSES
 
 # 64 bits of mantissa on x86: eleven more than float64. Elsewhere long double may be float64 itself.
 needs_longdouble = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double has no spare digits")
 
 
-def errors(actual, reference) -> np.ndarray:
+def errors(actual, reference, size=0) -> np.ndarray:
     """Distance from a reference of higher precision, in units in the last place of ``actual``'s type.
 
-    Subnormal results count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
+    Where ``size`` exceeds the result, as the terms of a sum may, the unit is that of ``size``. Subnormal results count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
     the result be; otherwise the error is infinite.
     """
     actual = np.asarray(actual)
@@ -26,15 +26,15 @@ def errors(actual, reference) -> np.ndarray:
         rounded = reference.astype(actual.dtype)
         special = ~np.isfinite(rounded)
         same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
-        _, exponent = np.frexp(np.where(special, 1, reference))
+        _, exponent = np.frexp(np.where(special, 1, np.maximum(np.abs(reference), size)))
         unit = np.ldexp(reference.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
         error = np.abs(actual.astype(reference.dtype) - reference) / unit
     return np.where(special | ~np.isfinite(actual), np.where(same, 0.0, np.inf), error).astype(np.float64)
 
 
-def worst_of(actual, reference, *inputs) -> tuple[float, str]:
+def worst_of(actual, reference, *inputs, size=0) -> tuple[float, str]:
     """The largest error, and a description of the place."""
-    error = errors(actual, reference)
+    error = errors(actual, reference, size)
     worst = int(np.argmax(error))
     at = [float(np.broadcast_to(i, error.shape).flat[worst]).hex() for i in inputs]
     return float(error.flat[worst]), f"at {at}: got {actual.flat[worst]!r}, not {reference.flat[worst]!r}"
@@ -95,8 +95,17 @@ def margin_rows(name, x, y, p=1, margin=1.0):
 
 
 # Beyond 12000 exp is below every long double, and takes mpmath long.
+def _log(x):
+    return mpmath.log(x) if x > 0 else mpmath.mpf("-inf" if x == 0 else "nan")
+
+
 _NAMES = {
     "abs": abs,
+    "drop_neg": lambda a: mpmath.mpf(1) if a > 12000 else -mpmath.expm1(-a),
+    "exp": lambda x: mpmath.mpf(0) if x < -12000 else mpmath.mpf("inf") if x > 12000 else mpmath.exp(x),
+    "exp_sum": lambda x, lo: _NAMES["exp"](x if lo != lo else x + lo),
+    "log": _log,
+    "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
     "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
     "fma": lambda a, b, c: a * b + c,
     "log1p_unit": mpmath.log1p,
@@ -108,16 +117,27 @@ def formula(name):
     return types.FunctionType(FORMULAS[name].__code__, _NAMES, name)
 
 
-def exact(name, x, y, params) -> list[np.ndarray]:
-    """Loss, gradient and Hessian of every element by the formula in mpmath, as long doubles."""
-    run = formula(name)
-    found = [[], [], []]
+def exact(name, x, y, params, *third) -> list[np.ndarray]:
+    """Loss, gradient, Hessian (and more) of every element by the formula in mpmath, as long doubles."""
+    return evaluate(formula(name), x, y, params, *third)
+
+
+def term_sizes(name, x, y, params, *third) -> list[np.ndarray]:
+    """Sizes of the terms of loss and gradient where they may cancel, else zeros."""
+    sums = LOSSES[name].sums
+    if sums is None:
+        return [np.zeros(x.size, np.longdouble)] * 2
+    names = {"exp": _NAMES["exp"], "log": lambda v: abs(_log(abs(v)))}
+    return evaluate(lambda *given: sums(*given, **names), x, y, params, *third)
+
+
+def evaluate(run, x, y, params, *third) -> list[np.ndarray]:
+    """A function of mpmath numbers for every element."""
     with mpmath.workprec(200):
         given = [mpmath.mpf(p) for p in params]
-        for a, b in zip(x.tolist(), y.tolist(), strict=True):
-            for values, value in zip(found, run(mpmath.mpf(a), mpmath.mpf(b), *given), strict=True):
-                values.append(_longdouble(value))
-    return [np.array(values, np.longdouble) for values in found]
+        rows = zip(x.tolist(), y.tolist(), *(t.tolist() for t in third), strict=True)
+        found = [[_longdouble(value) for value in run(*map(mpmath.mpf, row), *given)] for row in rows]
+    return [np.array(values, np.longdouble) for values in zip(*found, strict=True)]
 
 
 def _longdouble(value) -> np.longdouble:

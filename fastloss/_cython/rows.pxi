@@ -74,6 +74,20 @@ cdef bint load_targets(const RowJob* job, Py_ssize_t first, int64_t* y, Py_ssize
     return bad != 0
 
 
+cdef Py_ssize_t count_targets(const RowJob* job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    # Number of rows that do not count as masked, or -1 if a target is bad.
+    cdef Py_ssize_t r, n, kept = 0
+    cdef int64_t y[SIDE]
+    while start < stop:
+        n = min(stop - start, SIDE)
+        if load_targets(job, start, y, n):
+            return -1
+        for r in range(n):
+            kept += y[r] >= 0
+        start += n
+    return kept
+
+
 cdef bint open_sides(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded) noexcept nogil:
     # What is known of rows before their logits are read; rows n to padded count as masked. Returns whether a target is bad.
     cdef Py_ssize_t r

@@ -6,17 +6,19 @@ import numba
 import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
+from fastloss._numba import elementwise as elements
 from fastloss._numba import elementwise_generated, gather, margins, narrow, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
 from fastloss._threads import split
+from fastloss.registry import DOMAINS, LOOPS, LOSSES
 
 name = "numba"
 plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
-_TD_KINDS = {"huber": 0, "mse": 1, "smooth_l1": 2}
+_MODES = ("loss", "loss_grad", "grad_hess")
 
 
 def describe() -> str:
@@ -73,18 +75,26 @@ def _run(kernel, arguments, partials, size, threads, dtype, room):
     return split(call, partials.size, size, threads)
 
 
-def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
-    suffix, dtype = _compute(x)
+def _loop(index, mode, suffix):
+    """Address of a generated loop."""
+    return getattr(elementwise_generated, f"{LOOPS[index].name}_{_MODES[mode]}_{suffix}").address
+
+
+def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, grad, hess, partials, threads):
+    facts, (suffix, dtype) = LOSSES[loss], _compute(x)
     if y.dtype in (HALF, BFLOAT):
         y = y.astype(dtype)  # integers that would be taken for half precision
+    domains = [DOMAINS[name].code for name in (facts.input, facts.target, facts.third_domain)]
     none = _readable(np.empty(0, x.dtype))
     outputs = [none if a is None else _readable(a) for a in (losses, grad, hess)]
     in_place = grad is not None and np.may_share_memory(grad, x)
     arguments = (
-        _readable(x), _readable(y), np.array(params, np.float64), *_entries(weight, mask), scale, *outputs, in_place,
+        _loop(facts.index if third is None else facts.third_index, mode, suffix), mode,
+        (domains[0], domains[1], domains[2] if third is not None else 0), _readable(x), _readable(y),
+        none if third is None else _readable(third), np.array(params, np.float64), *_entries(weight, mask), scale,
+        *outputs, in_place,
     )  # fmt: skip
-    kernel = getattr(elementwise_generated, f"{loss}_{suffix}")
-    return _run(kernel, arguments, partials, BLOCK, threads, dtype, 5 * CHUNK)
+    return _run(elements.elementwise_blocks, arguments, partials, BLOCK, threads, dtype, elements.ROOM)
 
 
 def _targets(target):
@@ -129,12 +139,13 @@ def td_loss(
     q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, scale, losses, grad,
     td_error, partials, threads,
 ):  # fmt: skip
-    _, dtype = _compute(q)
+    suffix, dtype = _compute(q)
     none = np.empty(0, q.dtype)
     arguments = (
         _readable(q.reshape(-1)), q.shape[1], _targets(actions), _readable(rewards), _readable(next_q.reshape(-1)),
         _readable(terminated), gamma, _readable(none if online is None else online.reshape(-1)),
-        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), _TD_KINDS[loss], np.array([delta]),
+        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)),
+        _loop(LOSSES[f"{loss}_loss"].index, 1, suffix), np.array([delta]),
         *_entries(weight, mask), scale, _readable(none if losses is None else losses),
         _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),
     )  # fmt: skip

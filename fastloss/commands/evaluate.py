@@ -9,7 +9,6 @@ depend on the size of a batch, down to the last bit.
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import re
 from time import perf_counter
@@ -17,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-import fastloss as fl
-
 from .. import registry
 from .._accumulate import LossSum
 from . import CommandError, add_backend_argument, one_line, positive_int, progress_bar
+from ._losses import full_name, name_and_value, own_parameters
 from ._npy import NpyFile
 
 _BATCH_BYTES = 4 << 20
@@ -32,9 +30,6 @@ _LIBRARY_ERRORS = (TypeError, ValueError, IndexError, RuntimeError, ImportError)
 # Where a message names an argument, and where it counts rows.
 _ARGUMENT = re.compile(r"\b(input|target|sample_weight|mask)\b")
 _ROW = re.compile(r"(\b(?:input|target|sample_weight|mask)\[|\b(?:row|index|position|at) [(\[]?)(\d+)")
-
-# Keywords that every loss has, and that are no parameters of its formula.
-_COMMON = {"sample_weight", "mask", "reduction", "normalizer", "grad", "out", "n_threads", "backend"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stream the files through the loss and print the results."""
-    name = _loss_name(arguments.loss)
+    two_arrays = [k for k, loss in registry.LOSSES.items() if loss.kind in ("elementwise", "rows")]
+    name = full_name(arguments.loss, two_arrays)
     params = _parameters(name, arguments.param)
     files = _open(arguments, name)
     total, seconds, hits, kept = _stream(arguments, name, params, files)
@@ -66,28 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _loss_name(given: str) -> str:
-    names = [loss.name for loss in registry.LOSSES.values() if loss.kind in ("elementwise", "rows")]
-    # A short alias is the same function under another name.
-    name = getattr(getattr(fl, given, None), "__name__", given)
-    if name not in names:
-        problem = "has no two-array form" if name in registry.LOSSES else "is not a loss"
-        raise CommandError(f"{given!r} {problem}; choose from {', '.join(sorted(names))}")
-    return name
-
-
 def _has_classes(name: str) -> bool:
     return registry.LOSSES[name].kind == "rows"
 
 
 def _parameters(name: str, given: list[str]) -> dict[str, Any]:
-    signature = inspect.signature(getattr(fl, name)).parameters.values()
-    known = [p.name for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
+    known = own_parameters(name)
     params = {}
     for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise CommandError(f"--param takes NAME=VALUE, got {text!r}")
+        key, value = name_and_value("--param", text)
         if key not in known:
             raise CommandError(f"{name} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
         params[key] = _value(key, value)
