@@ -167,7 +167,7 @@ def parameters(name):
 def own_options(name):
     """Options of single losses that are no float parameters."""
     case, _ = good(name)
-    if name == "cross_entropy":
+    if LOSSES[name].kind == "rows":
         table = [
             ("weight", [1.0, 2.0], ValueError, ["(3,)", "(2,)"]),
             ("weight", 1.0, ValueError, ["(3,)", "()"]),
