@@ -97,6 +97,8 @@ cdef bint all_inside(const ElementwiseJob* job) except? False:
     # Whether no value is outside its domain, with a look at pending signals now and then.
     cdef Py_ssize_t start = 0, stop
     cdef bint bad = False
+    if not (job.domains[0] or job.domains[1] or job.domains[2]):
+        return True
     while start < job.entries.n and not bad:
         stop = min(start + SPAN, job.entries.n)
         with nogil:
