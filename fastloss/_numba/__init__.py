@@ -79,7 +79,7 @@ class _Rooms(threading.local):
         key = size, dtype
         if key not in self.kept:
             self.kept[key] = (
-                _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + rows.SIDES, np.float64),
+                _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + SIDES, np.float64),
             )  # fmt: skip
         return self.kept[key]
 
