@@ -6,7 +6,7 @@
 #   dl_k = p_k (U f' + sum of w + 2 z_loss lse) - w_k - U f' [k = y] + coefficient p_k (H - c_k)
 # p, c and w of a chunk are worked out in float64; of more classes than a chunk once for every sum that needs them.
 
-cdef enum Kind:     # as in fastloss/_soft.py, like the forms
+cdef enum Kind:     # as in fastloss/_how.py, like the forms
     LOGITS, LOG_PROBS, PROBS
 
 cdef enum Form:

@@ -174,8 +174,8 @@ def td_loss(
 
 
 def softmax(
-    x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse, entropies,
-    top, partials, threads,
+    x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse,
+    entropies, top, partials, threads,
 ):  # fmt: skip
     _, dtype = _compute(x)
     classes, none = x.shape[1], _readable(np.empty(0, x.dtype))

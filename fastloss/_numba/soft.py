@@ -24,7 +24,7 @@ from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
 from fastloss._numba.wide import add_exponentials, add_maxima, exp_below, exp_chunk, greatest, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
-LOGITS, LOG_PROBS, PROBS = range(3)  # as in fastloss/_soft.py, like the forms
+LOGITS, LOG_PROBS, PROBS = range(3)  # as in fastloss/_how.py, like the forms
 PLAIN, FOCAL, POLY, JENSEN_SHANNON = range(4)
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
 REALS = 5 * CHUNK + 2 * LANES  # elements of work for what is in the type that is computed in
