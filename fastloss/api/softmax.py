@@ -399,8 +399,8 @@ def cross_entropy_stats(
     -------
     CrossEntropyStats
         ``loss`` and ``grad`` as of :func:`cross_entropy`; ``lse``, the log-sum-exp of each row, ``argmax``, its
-        likeliest class (the lowest of several), ``correct``, whether that is the target, and ``entropy`` of its probabilities
-        in nats. A masked or ignored row has 0, -1, False and 0.
+        likeliest class (the lowest of several), ``correct``, whether that is the target, and ``entropy`` of its
+        probabilities in nats. A masked or ignored row has 0, -1, False and 0.
 
     Raises
     ------
