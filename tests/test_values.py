@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from cases import LOSS_NAMES, build, keep, param_sets, variants, weights
 from oracle import assert_close, expected
-from ulp import exact, formula
 
 import fastloss as fl
 from fastloss import reference
+from fastloss.commands._ulp import exact, formula
 from fastloss.registry import LOSSES
 
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
