@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import multiprocessing
@@ -82,27 +83,29 @@ class State:
         if self.path is None:
             return self
         try:
-            lines = self.path.read_text().splitlines() if self.path.exists() else []
-            if lines and json.loads(lines[0]) == self._header:
-                # The last line may have been cut off by what ended the run.
-                for line in lines[1:]:
-                    if line.endswith("}"):
-                        entry = json.loads(line)
-                        self.done[entry["task"]] = entry["found"]
-            self._file = self.path.open("w")
-            self._line(self._header)
-            for task, found in self.done.items():
-                self._line({"task": task, "found": found})
-        except (OSError, ValueError) as error:
+            entries = list(self._entries())
+            same = entries[:1] == [self._header]
+            self.done = {entry["task"]: entry["found"] for entry in entries[1:] if same}
+            self._file = self.path.open("a" if same else "w")
+            if not same:
+                self._line(self._header)
+        except OSError as error:
             raise CommandError(f"{self.path}: {one_line(error)}") from error
         return self
+
+    def _entries(self) -> Iterator[Any]:
+        """The lines that are whole: what ended a run may have cut one off."""
+        if self.path is not None and self.path.exists():
+            for line in self.path.read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
 
     def add(self, task: str, found: Found) -> None:
         if self.path is not None:
             self._line({"task": task, "found": found})
 
     def _line(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
+        self._file.write("\n" + json.dumps(entry) + "\n")
         self._file.flush()
 
     def __exit__(self, *_) -> None:
