@@ -7,6 +7,7 @@
 """
 
 from fastloss import formulas as _formulas  # noqa: F401  (fills the registry)
+from fastloss._accumulate import LossSum
 from fastloss._dispatch import backends, use_backend
 from fastloss._memory import release_memory
 from fastloss._run import GradHess, LossGrad, TDLossGrad
@@ -21,6 +22,7 @@ from fastloss.api.runtime import show_config, warmup
 __all__ = [
     "GradHess",
     "LossGrad",
+    "LossSum",
     "TDLossGrad",
     "__version__",
     "backends",
