@@ -1,5 +1,9 @@
 """The table of accuracy, and the harness that fills it: `check --exhaustive` in its short form."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import mpmath
 import numpy as np
 import pytest
@@ -33,6 +37,12 @@ def test_the_table_has_no_other_rows():
     assert _accuracy.table().keys() == _exhaustive.budgets().keys()
 
 
+def test_the_readme_shows_the_table():
+    tool = Path(__file__).parent.parent / "tools" / "accuracy_table.py"
+    process = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
 def test_every_part_in_short(both_compiled, capsys):
     assert cli.main(SHORT) == 0, capsys.readouterr().out
     assert "rows within their budgets" in capsys.readouterr().out
@@ -54,6 +64,19 @@ def test_a_broken_budget_is_noticed(both_compiled, capsys, monkeypatch):
     assert cli.main([*SHORT, "--part", "primitives"]) == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
     assert [line.split()[0] for line in failed] == ["exp_neg", "exp_neg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--write"], "--share"),
+        (["--backend", "numba"], "--backend"),
+        (["--state", "/nowhere/state"], "/nowhere/state"),
+    ],
+)
+def test_errors(both_compiled, capsys, options, message):
+    assert cli.main([*SHORT, *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_interrupted_run_goes_on(capsys, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, _codegen, _cython, _threads
-from . import CommandError, _exhaustive, one_line, progress_bar
+from . import CommandError, _exhaustive, demo_extra, one_line, progress_bar
 from ._exhaustive import KINDS, Found
 
 FILE = Path(__file__).parent.parent / "accuracy.json"
@@ -22,6 +22,9 @@ FILE = Path(__file__).parent.parent / "accuracy.json"
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, say whether every budget holds."""
+    demo_extra("numba", "Numba", "check --exhaustive")
+    if arguments.backend is not None:
+        raise CommandError("--exhaustive measures both compiled backends: leave --backend out")
     if arguments.write and arguments.share < 1:
         raise CommandError("--write needs all inputs: leave --share out")
     tasks = _exhaustive.plan(arguments.share, tuple(arguments.part or _exhaustive.WORK))

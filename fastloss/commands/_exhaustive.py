@@ -120,8 +120,7 @@ def plan(share: float, parts: tuple[str, ...]) -> list[Task]:
     tasks = []
     for name, p in PRIMITIVES.items():
         if "f32" in p.floats:
-            first, last = _patterns(p)
-            pieces = math.ceil((last - first + 1) * share / CHUNK)
+            pieces = math.ceil(sum(count for _, count in _patterns(p.low, p.high)) * share / CHUNK)
             tasks += [Task("primitives", name, "float32", k) for k in range(pieces)]
         if "f64" in p.floats:
             tasks += [Task("primitives", name, "float64", k) for k in range(math.ceil(64 * share))]
@@ -216,18 +215,28 @@ def _climb(x, y, measure: Callable, rng, rounds: int = 8) -> None:
 # --- primitives
 
 
-def _patterns(p: Primitive) -> tuple[int, int]:
-    """First and last bit pattern of a domain that lies on one side of zero."""
-    ends = sorted(int(np.float32(v).view(np.uint32)) for v in (p.low, p.high))
-    return ends[0], ends[1]
+def _patterns(low: float, high: float) -> list[tuple[int, int]]:
+    """First bit pattern and number of patterns on either side of zero."""
+    ends = [int(np.float32(v).view(np.uint32)) for v in (low, high)]
+    sides = []
+    if not np.signbit(high):
+        first = 0 if np.signbit(low) else ends[0]
+        sides.append((first, ends[1] - first + 1))
+    if np.signbit(low):
+        first = ends[1] if np.signbit(high) else 1 << 31
+        sides.append((first, ends[0] - first + 1))
+    return sides
 
 
-def _slices(first: int, last: int, index: int, share: float) -> Iterator[np.ndarray]:
+def _slices(sides: list[tuple[int, int]], number: int, share: float) -> Iterator[np.ndarray]:
     """The floats of a task among some bit patterns, few at a time: that is three times as fast."""
-    step = max(round(1 / share), 1)
-    start = first + index * CHUNK * step
-    for low in range(start, min(start + CHUNK * step, last + 1), SLICE * step):
-        yield np.arange(low, min(low + SLICE * step, last + 1), step, dtype=np.int64).astype(np.uint32).view(np.float32)
+    step, start = max(round(1 / share), 1), 0
+    for first, count in sides:
+        low, high = (max(number * CHUNK * step, start), min((number + 1) * CHUNK * step, start + count))
+        for place in range(-(-low // step) * step, high, SLICE * step):
+            chosen = np.arange(place, min(place + SLICE * step, high), step, dtype=np.int64)
+            yield (chosen - start + first).astype(np.uint32).view(np.float32)
+        start += count
 
 
 @cache
@@ -264,15 +273,19 @@ def _primitive(task: Task, share: float) -> Found:
             return [_note(found, row, primitive(task.name, x), wanted, (x,), lambda v: settle(mpmath.mpf(v)))]
 
     if task.dtype == "float32":
-        for x in _slices(*_patterns(p), task.number, share):
+        for x in _slices(_patterns(p.low, p.high), task.number, share):
             measure(x, None)
         if task.number == 0:
             measure(np.array([p.low, p.high, math.nan], np.float32), None)
         return found
     rng = np.random.default_rng(task.number)
-    sign = -1 if p.low < 0 else 1
-    x = sign * np.abs(np.concatenate([_ulp.stratified(np.float64, 16, task.number), rng.uniform(0, 750, POINTS),
-                                      2.0 ** rng.uniform(-6, 1, POINTS)]))  # fmt: skip
+    some = [
+        _ulp.stratified(np.float64, 16, task.number),
+        rng.uniform(0, 750, POINTS),
+        2.0 ** rng.uniform(-6, 1, POINTS),
+    ]
+    x = np.abs(np.concatenate(some))
+    x = np.concatenate([x[::2], -x[1::2]]) if p.low < 0 < p.high else x if p.high > 0 else -x
     x = x[(x >= p.low) & (x <= p.high)]
 
     def inside(x, y):
@@ -343,7 +356,7 @@ def _settle_loss(name, values, number, x, y):
 def _binary(task: Task, share: float) -> Found:
     """Every float32 logit, target 0; target 1 by the mirror image, which must have the same bits."""
     found: Found = {}
-    for number, x in enumerate(_slices(0, 2**32 - 1, task.number, share)):
+    for number, x in enumerate(_slices([(0, 2**32)], task.number, share)):
         _binary_slice(found, x, variants=number == 0)
     return found
 
