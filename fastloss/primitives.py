@@ -12,7 +12,8 @@ backend: ``fma(a, b, c)`` is ``a * b + c`` with one rounding (two where the CPU 
 instruction), ``bits(x)`` and ``from_bits(k)`` reinterpret.
 
 Coefficients come from ``tools/fit_polynomials.py``. ULP figures are maxima over all inputs for
-float32 and over random inputs for float64 (``tests/test_primitives.py``), with fused multiply-add.
+float32 and over random inputs for float64 (``accuracy.json``), with fused multiply-add; budgets stand
+in ``commands/_exhaustive.py``.
 """
 
 # Cody-Waite: n * LN2_HI is exact for every n that occurs, LN2_LO holds the rest of ln 2.
