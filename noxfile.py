@@ -65,9 +65,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def lint(session: nox.Session) -> None:
-    """Style, types, generated code."""
-    install(session, "mypy", "numpydoc", "ruff")
+    """Style, types, generated code and pages."""
+    install(session, "matplotlib", "mypy", "numpydoc", "ruff", "scikit-learn")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("python", "-m", "fastloss._codegen", "--check")
+    session.run("python", "-m", "tools.losses_doc", "--check")

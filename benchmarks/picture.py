@@ -8,7 +8,9 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from fastloss.commands._drawing import save
 
 from .contenders import CONTENDERS
 
@@ -31,12 +33,12 @@ _FLOOR = "limit: memory alone"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw a panel per loss.
+    """Draw a panel per loss; the file's ending names the format.
 
     Raises
     ------
-    OSError
-        If the file can't be written.
+    OSError, ValueError
+        If the file can't be written, or its ending names no format.
     """
     panels: dict[str, list[dict[str, Any]]] = {}
     for work in results["works"]:
@@ -58,7 +60,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     )
     threads = f"{results['threads']} thread{'s' * (results['threads'] > 1)}"
     figure.suptitle(f"Loss and gradient on a CPU, {threads}: lower is faster", fontweight="bold")
-    figure.savefig(path, format="png", dpi=160)
+    save(figure, str(path))
 
 
 def _panel(axes: Any, works: list[dict[str, Any]]) -> None:
@@ -76,7 +78,7 @@ def _panel(axes: Any, works: list[dict[str, Any]]) -> None:
     axes.set_xlabel("elements in a call")
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(_seconds))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -45,6 +45,34 @@ def cross_entropy(x, y):
     return np.mean(np.log(total[:, 0]) - right), grad
 
 
+def multi_margin_loss(x, y):
+    rows = np.arange(len(x))
+    violation = np.maximum(x - x[rows, y][:, None] + 1, 0)
+    violation[rows, y] = 0
+    grad = (violation > 0).astype(x.dtype)
+    grad[rows, y] = -grad.sum(axis=1)
+    grad /= x.size
+    return violation.sum() / x.size, grad
+
+
+def crammer_singer_loss(x, y):
+    rows = np.arange(len(x))
+    rivals = x.copy()
+    rivals[rows, y] = -np.inf
+    best = rivals.argmax(axis=1)
+    violation = np.maximum(rivals[rows, best] - x[rows, y] + 1, 0)
+    grad = np.zeros_like(x)
+    grad[rows, best] = (violation > 0) / len(x)
+    grad[rows, y] = -grad[rows, best]
+    return np.mean(violation), grad
+
+
+def nll_loss(x, y):
+    rows, grad = np.arange(len(x)), np.zeros_like(x)
+    grad[rows, y] = -1 / len(x)
+    return -np.mean(x[rows, y]), grad
+
+
 def td_loss(x, actions, rewards, next_q, terminated, weight, mask):
     rows, kept = np.arange(len(x)), np.count_nonzero(mask)
     zero = x.dtype.type(0)

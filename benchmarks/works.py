@@ -120,3 +120,10 @@ WORKS = HEADLINE + tuple(
     for work in _works(facts.name, "float32", (32,), (10**6,))
     if work not in HEADLINE
 )
+WORKS += tuple(
+    work
+    for facts in LOSSES.values()
+    if facts.kind == "rows"
+    for work in _works(facts.name, "float32", (32, 10), (10**5, 10), (1000, 1000))
+    if work not in HEADLINE
+)

@@ -15,6 +15,7 @@ from fastloss._threads import get_num_threads, set_num_threads
 from fastloss._version import __version__
 from fastloss.api.classification import bce_with_logits, binary_cross_entropy_with_logits, cross_entropy
 from fastloss.api.derivatives import grad_hess
+from fastloss.api.margins import crammer_singer_loss, multi_margin_loss, nll_loss
 from fastloss.api.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from fastloss.api.reinforcement import td_loss
 from fastloss.api.runtime import show_config, warmup
@@ -28,12 +29,15 @@ __all__ = [
     "backends",
     "bce_with_logits",
     "binary_cross_entropy_with_logits",
+    "crammer_singer_loss",
     "cross_entropy",
     "get_num_threads",
     "grad_hess",
     "huber_loss",
     "l1_loss",
     "mse_loss",
+    "multi_margin_loss",
+    "nll_loss",
     "release_memory",
     "set_num_threads",
     "show_config",

@@ -49,7 +49,7 @@ class LossSum:
     Parameters
     ----------
     loss : str
-        Name of an elementwise loss or ``"cross_entropy"``.
+        Name of an elementwise loss, or of one of rows of classes such as ``"cross_entropy"``.
     input_shape : tuple of int
         Shape of all the data; chunks are taken along the first axis.
     backend, n_threads
@@ -145,21 +145,23 @@ class LossSum:
         partials = np.empty(blocks_of(x.size))
         threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
         if self._engine.elementwise(
-            self.facts.name, x.reshape(-1), y, self._params, weight, kept, 1.0, None, None, None, partials, threads
-        ):
-            _validate.check_unit(y, kept, x.shape)
+            self.facts.name, 0, x.reshape(-1), y, None, self._params, weight, kept, 1.0, None, None, None, partials,
+            threads,
+        ):  # fmt: skip
+            _validate.check_domains(self.facts, x, y, None, kept)
         return partials, np.array([_run.count_kept(kept, x.size)], np.float64)
 
     def _rows(self, x, target, sample_weight, mask):
         shape, classes = x.shape[:-1], x.shape[-1]
         t = _validate.indices("target", target, shape, "input's leading shape").reshape(-1)
         weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
-        counted, bad = self._engine.target_weight(t, classes, self._class_weight, self._ignore_index, None, kept)
+        counting = self._class_weight if self.facts.class_weighted_mean else None
+        counted, bad = self._engine.target_weight(t, classes, counting, self._ignore_index, None, kept)
         partials = np.empty(blocks_of(t.size, block_rows(classes)))
         threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
-        if bad or self._engine.cross_entropy(
-            x.reshape(-1, classes), t, self._class_weight, self._ignore_index, self._params[0], weight, kept, 1.0,
-            None, None, partials, threads,
+        if bad or self._engine.rows(
+            self.facts.name, x.reshape(-1, classes), t, self._params, self._class_weight, self._ignore_index, weight,
+            kept, 1.0, None, None, partials, threads,
         ):  # fmt: skip
             _validate.check_indices("target", t, classes, self._ignore_index, kept, shape)
         return partials, counted

@@ -6,7 +6,8 @@ current. A generated file names the hash of everything it was made from, and a t
 Why text is generated: a literal such as ``0.5`` is a double to Cython and to Numba, so a shared
 float32 formula would quietly compute in double; the generator gives every literal the type of its
 function. The compilers remove what a loop does not store, so each formula is written three times,
-storing the loss, loss and gradient, or gradient and Hessian.
+storing the loss, loss and gradient, or gradient and Hessian. A parameter that may also be one value per
+element (``Loss.third``) makes a second set of loops, a parameter that is a flag a loop for each value.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ HERE = Path(__file__).parent
 MODES = {"loss": ("loss",), "loss_grad": ("loss", "grad"), "grad_hess": ("grad", "hess")}
 SUFFIXES = ("f32", "f64")
 _EXP_MAX = {"f32": -primitives.EXP_MIN_F32, "f64": -primitives.EXP_MIN_F64}
+_LIMITED = ("exp_neg", "drop_neg")  # primitives that are given the largest useful argument
 _OPERATORS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.LShift: "<<", ast.RShift: ">>", ast.BitOr: "|",
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -81,7 +84,7 @@ class Writer:
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return f"({self.expression(body)} if {self.expression(test)} else {self.expression(orelse)})"
             case ast.Call(func=ast.Name(id=name), args=args):
-                limit = ["exp_max_"] if name == "exp_neg" else []
+                limit = ["exp_max_"] if name in _LIMITED else []
                 return f"{self.call(name)}({', '.join([*map(self.expression, args), *limit])})"
         raise SyntaxError(f"not in the language of formulas: {ast.unparse(node)}")
 
@@ -157,14 +160,18 @@ def _primitives(writer_type: type[Writer]) -> Iterator[str]:
 
 
 def _outputs(node: ast.FunctionDef) -> dict[str, ast.expr]:
+    """Expressions of a formula's results; a fourth one is the derivative by what differs per element."""
     last = node.body[-1]
-    if not (isinstance(last, ast.Return) and isinstance(last.value, ast.Tuple) and len(last.value.elts) == 3):
+    if not (isinstance(last, ast.Return) and isinstance(last.value, ast.Tuple) and len(last.value.elts) in (3, 4)):
         raise SyntaxError(f"{node.name} must end with: return loss, grad, hess")
-    return dict(zip(("loss", "grad", "hess"), last.value.elts, strict=True))
+    return dict(zip(("loss", "grad", "hess", "third"), last.value.elts, strict=False))
 
 
 # The loops' own names end in _, so that they cannot meet a formula's.
-_STORES = {"loss": "losses_[i_] = {}", "grad": "grads_[i_] = {} * scale_", "hess": "hessians_[i_] = {} * scale_"}
+_STORES = {
+    "loss": "losses_[i_] = {}", "grad": "grads_[i_] = {} * scale_", "hess": "hessians_[i_] = {} * scale_",
+    "third": "hessians_[i_] = {} * scale_",
+}  # fmt: skip
 
 
 def _stage(body: list[ast.stmt]) -> int | None:
@@ -173,6 +180,8 @@ def _stage(body: list[ast.stmt]) -> int | None:
     exp and what follows it form a chain of dependent operations longer than the CPU looks ahead; as two short
     loops over a chunk they run a quarter faster (measured, both backends).
     """
+    if any(isinstance(n, ast.Name) and n.id == "drop_neg" for node in body for n in ast.walk(node)):
+        return None  # it shares most of its steps with exp_neg
     for k, node in enumerate(body):
         match node:
             case ast.Assign(value=ast.Call(func=ast.Name(id="exp_neg"))):
@@ -180,15 +189,24 @@ def _stage(body: list[ast.stmt]) -> int | None:
     return None
 
 
-def _loop(writer: Writer, name: str, mode: str) -> str:
-    node = _function(registry.FORMULAS[name])
-    x, y, *params = [a.arg for a in node.args.args]
+def _needs_limit(node: ast.FunctionDef) -> bool:
+    return any(isinstance(n, ast.Name) and n.id in _LIMITED for n in ast.walk(node))
+
+
+def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
+    node = _function(registry.FORMULAS[loop.loss])
+    facts = registry.LOSSES[loop.loss]
+    arguments = [a.arg for a in node.args.args]
+    x, y = arguments[:2]
+    params = [p for p in arguments[2:] if p != loop.third]
+    places = {name: k for k, name in enumerate(facts.names)}
     outputs = _outputs(node)
-    inputs = [f"{x} = xs_[i_]", f"{y} = ys_[i_]"]
+    wanted = [o for o in (*MODES[mode], *(["third"] if mode == "loss_grad" else [])) if o in outputs]
+    inputs = [f"{x} = xs_[i_]", f"{y} = ys_[i_]", *([f"{loop.third} = zs_[i_]"] if loop.third else [])]
     body = list(writer.statements(node.body))
     # All results are computed before the first store: possible aliasing would evaluate exp twice.
-    results = [f"{o}_ = {writer.expression(outputs[o])}" for o in MODES[mode]]
-    stores = [_STORES[o].format(f"{o}_") for o in MODES[mode]]
+    results = [f"{o}_ = {writer.expression(outputs[o])}" for o in wanted]
+    stores = [_STORES[o].format(f"{o}_") for o in wanted]
     loops = []
     stage = _stage(node.body)
     if stage is not None:
@@ -196,70 +214,38 @@ def _loop(writer: Writer, name: str, mode: str) -> str:
         loops.append([*inputs, *body[: stage + 1], f"losses_[i_] = {staged}"])
         body[stage] = f"{staged} = losses_[i_]"
     loops.append([*inputs, *body, *results, *stores])
+    name = f"{loop.name}_{mode}_{writer.suffix}"
     if isinstance(writer, CythonWriter):
         real = writer.real
-        count = "n_"
         head = [
-            f"cdef void {name}_{mode}_{writer.suffix}(",
-            f"    const {real}* xs_, const {real}* ys_, const double* params_, {real} scale_,",
+            f"cdef void {name}(",
+            f"    const {real}* xs_, const {real}* ys_, const {real}* zs_, const double* params_, {real} scale_,",
             f"    {real}* losses_, {real}* grads_, {real}* hessians_, Py_ssize_t n_,",
             ") noexcept nogil:",
             "    cdef Py_ssize_t i_",
-            *writer.declarations(node.body, "    ", [x, y, *params]),
-            f"    cdef {real} {', '.join([x, y, *params, *(f'{o}_' for o in MODES[mode])])}",
-            *(f"    {p} = <{real}>params_[{k}]" for k, p in enumerate(params)),
+            *writer.declarations(node.body, "    ", arguments),
+            f"    cdef {real} {', '.join([*arguments, *(f'{o}_' for o in wanted)])}",
+            *(f"    {p} = <{real}>params_[{places[p]}]" for p in params),
             # A local copy of a variable: GCC makes a minimum of a comparison with it, but not with a constant.
-            *([f"    cdef {real} exp_max_ = exp_max_{writer.suffix}"] if stage is not None else []),
+            *([f"    cdef {real} exp_max_ = exp_max_{writer.suffix}"] if _needs_limit(node) else []),
         ]
     else:
-        count = "xs_.size"
         head = [
-            "@inline",
-            f"def {name}_{mode}_{writer.suffix}(xs_, ys_, params_, scale_, losses_, grads_, hessians_):",
-            *(f"    {p} = {writer.suffix}(params_[{k}])" for k, p in enumerate(params)),
-            *([f"    exp_max_ = {writer.suffix}({_EXP_MAX[writer.suffix]!r})"] if stage is not None else []),
+            "@loop",
+            f"def {name}(xs_, ys_, zs_, params_, scale_, losses_, grads_, hessians_, n_):",
+            *(f"    {p} = {writer.suffix}(params_[{places[p]}])" for p in params),
+            *([f"    exp_max_ = {writer.suffix}({_EXP_MAX[writer.suffix]!r})"] if _needs_limit(node) else []),
         ]
-    for loop in loops:
-        head += [f"    for i_ in range({count}):", *(f"        {line}" for line in loop)]
+    lines = [line for part in loops for line in ["for i_ in range(n_):", *(f"    {line}" for line in part)]]
+    # The compilers do not take the tests of flags out of long loops, so each of their values has a loop.
+    flags = [p.name for p in facts.params if p.flag]
+    for k, values in enumerate(itertools.product((0.0, 1.0), repeat=len(flags))):
+        settings = [(flag, writer.literal(value)) for flag, value in zip(flags, values, strict=True)]
+        if flags:
+            test = " and ".join(f"{flag} == {value}" for flag, value in settings)
+            head += [f"    {'elif' if k else 'if'} {test}:", *(f"        {flag} = {value}" for flag, value in settings)]
+        head += [f"    {'    ' if flags else ''}{line}" for line in lines]
     return "\n".join(head) + "\n\n\n"
-
-
-_NUMBA_KERNEL = """@kernel
-def {name}_{suffix}(
-    x, y, params, weight, mask, scale, losses, grads, hessians, in_place, partials, first, last, work, flags, lanes
-):
-    bad = False
-    n = x.size
-    scale = {suffix}(scale)
-    for block in range(first, last):
-        clear(lanes)
-        for chunk in range(BLOCK // CHUNK):
-            start, stop = chunk_bounds(block, chunk, n)
-            if start >= stop:
-                break
-            xs = view(x, start, stop, work[:CHUNK])
-            if in_place:
-                xs = copy(xs, work[:CHUNK])
-            ys = view(y, start, stop, work[CHUNK : 2 * CHUNK])
-            ls = work[2 * CHUNK : 2 * CHUNK + stop - start]
-            gs = results(grads, start, stop, work[3 * CHUNK : 4 * CHUNK])
-            hs = results(hessians, start, stop, work[4 * CHUNK : 5 * CHUNK])
-            kept = load_mask(mask, n, start, flags[: stop - start]) if mask.size > 0 else mask
-{check}            if hessians.size > 0:
-                {name}_grad_hess_{suffix}(xs, ys, params, scale, ls, gs, hs)
-            elif grads.size > 0:
-                {name}_loss_grad_{suffix}(xs, ys, params, scale, ls, gs, hs)
-            else:
-                {name}_loss_{suffix}(xs, ys, params, scale, ls, gs, hs)
-            finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, kept, lanes, n, start)
-        partials[block] = total(lanes)
-    return bad
-"""
-
-
-def _numba_kernel(name: str, suffix: str) -> str:
-    check = "            bad |= outside_unit(ys, kept)\n" if registry.LOSSES[name].target == "unit" else ""
-    return _NUMBA_KERNEL.format(name=name, suffix=suffix, check=check)
 
 
 def _stamp() -> str:
@@ -279,16 +265,15 @@ def cython_primitives() -> str:
 
 
 def cython_elementwise() -> str:
-    names = list(registry.FORMULAS)
-    loops = [_loop(CythonWriter(s), n, m) for n in names for s in SUFFIXES for m in MODES]
+    loops = [_loop(CythonWriter(s), loop, m) for loop in registry.LOOPS for s in SUFFIXES for m in MODES]
     table = [
-        f"    _loops[{i}][{j}][{k}] = <void*>{n}_{m}_{s}"
-        for i, n in enumerate(names)
+        f"    _loops[{i}][{j}][{k}] = <void*>{loop.name}_{m}_{s}"
+        for i, loop in enumerate(registry.LOOPS)
         for j, s in enumerate(SUFFIXES)
         for k, m in enumerate(MODES)
     ]
     tail = [
-        f"cdef void* _loops[{len(names)}][{len(SUFFIXES)}][{len(MODES)}]",
+        f"cdef void* _loops[{len(registry.LOOPS)}][{len(SUFFIXES)}][{len(MODES)}]",
         "",
         "",
         "cdef void _fill_loops() noexcept:",
@@ -308,17 +293,11 @@ def numba_primitives() -> str:
 
 def numba_elementwise() -> str:
     imports = (
-        "from fastloss._numba._jit import f32, f64, fma, inline, kernel\n"
-        "from fastloss._blocks import BLOCK, CHUNK\n"
-        "from fastloss._numba.blocks import (\n"
-        "    chunk_bounds, clear, copy, finish_chunk, load_mask, outside_unit, results, total, view\n"
-        ")\n"
+        "from fastloss._numba._jit import f32, f64, fma, loop\n"
         f"from fastloss._numba.primitives_generated import {', '.join(sorted(_PRIMITIVES))}\n\n\n"
     )
-    names = list(registry.FORMULAS)
-    loops = [_loop(NumbaWriter(s), n, m) for n in names for s in SUFFIXES for m in MODES]
-    kernels = [_numba_kernel(n, s) for n in names for s in SUFFIXES]
-    return _header("Elementwise losses.") + imports + "".join(loops) + "\n\n".join(kernels)
+    loops = [_loop(NumbaWriter(s), loop, m) for loop in registry.LOOPS for s in SUFFIXES for m in MODES]
+    return _header("Elementwise losses.") + imports + "".join(loops).rstrip() + "\n"
 
 
 FILES = {

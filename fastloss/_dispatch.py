@@ -23,9 +23,9 @@ _chosen: ContextVar[str | None] = ContextVar("fastloss_backend", default=None)
 
 
 def _load(name: str) -> ModuleType:
-    module = _loaded.get(name)
+    module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
-        if name not in _MODULES:
+        if not isinstance(name, str) or name not in _MODULES:
             raise ValueError(f"backend must be one of {', '.join(map(repr, _MODULES))}, got {name!r}")
         try:
             module = importlib.import_module(_MODULES[name])
@@ -40,7 +40,8 @@ def _load(name: str) -> ModuleType:
 def engine(name: str | None = None) -> ModuleType:
     """The backend module that a call runs on: named, in use, from the environment, or the best there is."""
     global _default
-    name = name or _chosen.get()
+    if name is None:
+        name = _chosen.get()
     if name is not None:
         return _load(name)
     if _default is None:

@@ -10,11 +10,11 @@ import math
 import numpy as np
 
 from . import reference
-from .registry import LOSSES
+from .registry import DOMAINS, LOSSES
 
 name = "numpy"
 GRAIN = 1 << 62  # never more than one thread
-plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
+plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
 
 _BLOCK = 4096  # elements behind one partial sum, in every backend
 _PART = 65536  # elements computed at a time, which bounds the memory
@@ -26,15 +26,19 @@ def describe():
 
 
 @np.errstate(all="ignore")
-def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
+def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, grad, hess, partials, threads):
     """Compute an elementwise loss.
 
     Parameters
     ----------
     loss : str
         Name of the loss, the same as in `reference`.
+    mode : {0, 1, 2}
+        Loss; loss and gradient; gradient and Hessian.
     x, y : ndarray, shape (n,)
         Predictions and targets.
+    third : ndarray, shape (n,) or (k,), or None
+        What else differs per element; k values are repeated.
     params : tuple of float
         The loss's parameters.
     weight, mask : ndarray or None
@@ -42,7 +46,7 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     scale : float
         Factor on the derivatives, not on the losses.
     losses, grad, hess : ndarray, shape (n,), or None
-        Weighted results; `grad` may be `x`.
+        Weighted results; `grad` may be `x`. In mode 1 `hess` is the gradient by the third array.
     partials : ndarray of float64
         One sum of weighted losses per block.
     threads : int
@@ -51,40 +55,50 @@ def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, par
     Returns
     -------
     bool
-        Whether a kept target is invalid.
+        Whether a kept value is outside its domain.
     """
-    function, n, bad = getattr(reference, loss), len(x), False
+    facts, function, n, bad = LOSSES[loss], getattr(reference, loss), len(x), False
     for part in _parts(n, _BLOCK, 1):
         targets = y[part].astype(np.float64)
         used = _spread(mask, part, n, True)
-        if LOSSES[loss].target == "unit":
-            valid = (targets >= 0) & (targets <= 1)
+        arrays = [x[part], targets]
+        domains = [facts.input, facts.target]
+        named = {}
+        if third is not None:
+            named[facts.third] = third[np.arange(part.start, part.stop) % len(third)]
+            arrays.append(named[facts.third])
+            domains.append(facts.third_domain)
+        for values, domain in zip(arrays, domains, strict=True):
+            valid = DOMAINS[domain].valid(values)
+            if values is not targets:
+                valid |= np.isnan(values)  # a prediction that is NaN is no error, it propagates
             bad |= bool(np.any(used & ~valid))
             used = used & valid
         factor = _spread(weight, part, n, 1.0)
-        value, slope, curve = function(x[part], targets, *params)
+        value, slope, curve, *more = function(x[part], targets, **(facts.grouped(params) | named))
         value = np.where(used, value * factor, 0.0)
         _store_sums(partials, part, _BLOCK, value)
         _store(losses, part, value)
         _store(grad, part, np.where(used, slope * factor * scale, 0.0))
-        _store(hess, part, np.where(used, curve * factor * scale, 0.0))
+        _store(hess, part, np.where(used, (more[0] if more and mode == 1 else curve) * factor * scale, 0.0))
     return bad
 
 
 @np.errstate(all="ignore")
-def cross_entropy(
-    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
-):
-    """Compute the cross-entropy of rows of logits.
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
+    """Compute a loss of rows of classes.
 
     Parameters
     ----------
+    loss : str
+        Name of the loss, the same as in `reference`.
     x : ndarray, shape (n, C)
     target : ndarray of int, shape (n,)
+    params : tuple of float
+        The loss's parameters.
     class_weight : ndarray of float64, shape (C,), or None
     ignore_index : int
         Target of rows that count as masked.
-    smoothing : float
     weight, mask, scale, losses, grad, partials, threads
         As in `elementwise`, per row; `grad` has the shape of `x`.
 
@@ -93,7 +107,7 @@ def cross_entropy(
     bool
         Whether a kept row's class is out of range.
     """
-    (n, classes), bad = x.shape, False
+    function, (n, classes), bad = getattr(reference, loss), x.shape, False
     block = max(1, _BLOCK // max(1, classes))
     for part in _parts(n, block, classes):
         used, invalid = _usable(target[part], classes, _spread(mask, part, n, True), ignore_index)
@@ -101,9 +115,7 @@ def cross_entropy(
         factor = _spread(weight, part, n, 1.0)[used]
         value, slope = np.zeros(len(used)), np.zeros((len(used), classes))
         if used.any():
-            own, own_slope, _ = reference.cross_entropy(
-                x[part][used], target[part][used], class_weight, ignore_index, smoothing
-            )
+            own, own_slope, _ = function(x[part][used], target[part][used], class_weight, ignore_index, *params)
             value[used], slope[used] = own * factor, own_slope * factor[:, None] * scale
         _store_sums(partials, part, block, value)
         _store(losses, part, value)
@@ -113,7 +125,7 @@ def cross_entropy(
 
 @np.errstate(all="ignore")
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):
-    """Sums of class weight times sample weight over the rows that `cross_entropy` counts; whether a target is bad."""
+    """Sums of class weight times sample weight over the rows that `rows` counts; whether a target is bad."""
     n, sums, bad = len(target), [], False
     for part in _parts(n, _BLOCK, 1):
         used, invalid = _usable(target[part], classes, _spread(mask, part, n, True), ignore_index)

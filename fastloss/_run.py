@@ -15,6 +15,10 @@ from fastloss.registry import Loss
 _PLAIN = ("mean", "sum")  # reductions that plain arrays have a short way for
 
 
+def _is_plain(reduction: Any, grad: Any) -> bool:
+    return type(reduction) is str and reduction in _PLAIN and type(grad) is bool
+
+
 class LossGrad(NamedTuple):
     """Loss and the gradient with respect to the prediction (None with ``grad=False``)."""
 
@@ -106,70 +110,80 @@ class Buffers:
 
 
 def elementwise(
-    facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
-) -> LossGrad:
-    """Any elementwise loss."""
+    facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend,
+    third=None, want_third=False,
+) -> Any:  # fmt: skip
+    """Any elementwise loss; with ``want_third`` the gradient by the third array comes last."""
     engine = _dispatch.engine(backend)
-    if engine.plain_elementwise and normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_elementwise and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_elementwise(
-            facts, input, target, params, sample_weight, mask, reduction == "mean", bool(grad), out
+            facts, input, target, third, params, sample_weight, mask, reduction == "mean", grad, want_third, out
         )
         if plain:
-            return tuple.__new__(LossGrad, plain)
+            return plain if want_third else tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
-    x = _validate.floats("input", input)
-    y = _validate.element_target(target, x)
-    weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
-    readers = {"input": input, "target": target, "sample_weight": sample_weight, "mask": mask}
+    grad = _validate.switch("grad", grad)
+    x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
+    readers = {"input": input, "target": target, facts.third: third, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, x.shape, reduction, grad, out, readers)
+    third_grad = np.empty(x.shape, x.dtype) if grad and want_third else None
     divisor = _divisor(reduction, normalizer, lambda: _kept_weight(reduction, weight, kept, x.size))
-    x, y = x.reshape(-1), y.reshape(-1)
-    if facts.target == "unit" and out is not None and np.may_share_memory(out, x):
-        _validate.check_unit(y, kept, input.shape)  # before the input is overwritten
+    if out is not None and np.may_share_memory(out, x):
+        _validate.check_domains(facts, x, y, z, kept)  # before the input is overwritten
     partials = np.empty(blocks_of(x.size))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
-        facts.name, x, y, params, weight, kept, _scale(divisor), buffers.flat(buffers.losses),
-        buffers.flat(buffers.grad), None, partials, threads,
+        facts.name, int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept, _scale(divisor),
+        buffers.flat(buffers.losses), buffers.flat(buffers.grad), buffers.flat(third_grad), partials, threads,
     )  # fmt: skip
     if bad:
-        _validate.check_unit(y, kept, np.shape(input))
-        raise ValueError("target was changed by another thread during the call")
-    return LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+        _validate.check_domains(facts, x, y, z, kept)
+        raise ValueError("an argument was changed by another thread during the call")
+    found = LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+    if third_grad is not None and divisor == 0.0:
+        third_grad.fill(0)
+    return (*found, third_grad) if want_third else found
 
 
-def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend) -> GradHess:
-    """Per-element derivatives of any elementwise loss."""
-    engine = _dispatch.engine(backend)
+def _entries(facts: Loss, input, target, third, sample_weight, mask):
+    """What an elementwise loss reads, checked; the third array flat."""
     x = _validate.floats("input", input)
     y = _validate.element_target(target, x)
-    weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+    z = None if third is None else _validate.third(facts.third, third, x)
+    return x, y, z, _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+
+
+def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend, third=None) -> GradHess:
+    """Per-element derivatives of any elementwise loss."""
+    engine = _dispatch.engine(backend)
+    x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
     grad, hess = _memory.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
-        facts.name, x.reshape(-1), y.reshape(-1), params, weight, kept, 1.0, None, grad.reshape(-1),
+        facts.name, 2, x.reshape(-1), y.reshape(-1), z, params, weight, kept, 1.0, None, grad.reshape(-1),
         hess.reshape(-1), np.empty(blocks_of(x.size)), threads,
     )  # fmt: skip
     if bad:
-        _validate.check_unit(y.reshape(-1), kept, x.shape)
-        raise ValueError("target was changed by another thread during the call")
+        _validate.check_domains(facts, x, y, z, kept)
+        raise ValueError("an argument was changed by another thread during the call")
     return GradHess(grad, hess)
 
 
-def cross_entropy(
-    input, target, weight, ignore_index, label_smoothing, sample_weight, mask, reduction, normalizer, grad, out,
+def rows(
+    facts: Loss, input, target, params, weight, ignore_index, sample_weight, mask, reduction, normalizer, grad, out,
     n_threads, backend,
 ) -> LossGrad:  # fmt: skip
-    """Cross-entropy of rows of logits with class indices."""
+    """Any loss of rows of classes with class indices."""
     engine = _dispatch.engine(backend)
     ignore = _validate.integer("ignore_index", ignore_index)
-    if engine.plain_cross_entropy and weight is normalizer is n_threads is None and reduction in _PLAIN:
-        plain = engine.plain_cross_entropy(
-            input, target, ignore, label_smoothing, sample_weight, mask, reduction == "mean", bool(grad), out
+    if engine.plain_rows and weight is normalizer is n_threads is None and _is_plain(reduction, grad):
+        plain = engine.plain_rows(
+            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", grad, out
         )
         if plain:
             return tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x = _validate.floats("input", input)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"input must have at least one class on its last axis, got shape {x.shape}")
@@ -181,13 +195,14 @@ def cross_entropy(
     buffers = Buffers(x, shape, reduction, grad, out, readers)
     # Counts kept rows and checks targets before anything is written.
     sums, bad = engine.target_weight(
-        t, classes, class_weight, ignore, row_weight if reduction == "weighted_mean" else None, kept
-    )
+        t, classes, class_weight if facts.class_weighted_mean else None, ignore,
+        row_weight if reduction == "weighted_mean" else None, kept,
+    )  # fmt: skip
     divisor = _divisor(reduction, normalizer, lambda: exact_sum(sums))
     partials = np.empty(blocks_of(t.size, block_rows(classes)))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
-    bad = bad or engine.cross_entropy(
-        x.reshape(-1, classes), t, class_weight, ignore, label_smoothing, row_weight, kept, _scale(divisor),
+    bad = bad or engine.rows(
+        facts.name, x.reshape(-1, classes), t, params, class_weight, ignore, row_weight, kept, _scale(divisor),
         buffers.flat(buffers.losses), buffers.flat(buffers.grad, (-1, classes)), partials, threads,
     )  # fmt: skip
     if bad:
@@ -202,14 +217,15 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
-    if engine.plain_td_loss and normalizer is n_threads is None and reduction in _PLAIN:
+    if engine.plain_td_loss and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_td_loss(
             q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
-            sample_weight, mask, reduction == "mean", bool(grad), out,
+            sample_weight, mask, reduction == "mean", grad, out,
         )  # fmt: skip
         if plain:
             return tuple.__new__(TDLossGrad, plain)
     _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
     x = _validate.floats("q", q)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"q must have at least one action on its last axis, got shape {x.shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import threading
 import time
@@ -114,11 +115,15 @@ def set_num_threads(n: int) -> None:
 
 def check(n: int, name: str = "n_threads") -> int:
     """Return a number of threads or raise."""
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
+    try:
+        number = None if isinstance(n, bool) else operator.index(n)
+    except TypeError:  # a float, an array
+        number = None
+    if number is None:
         raise TypeError(f"{name} must be an integer, got {type(n).__name__}")
-    if n < 1:
+    if number < 1:
         raise ValueError(f"{name} must be at least 1, got {n}")
-    return min(int(n), _MOST)
+    return min(number, _MOST)
 
 
 def describe() -> str:

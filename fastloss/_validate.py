@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastloss.registry import DOMAINS, Loss, real
+
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
 _CHUNK = 1 << 16  # entries looked at a time when a bad one is searched for
 
@@ -21,7 +23,12 @@ def is_float(dtype: np.dtype) -> bool:
 def _plain(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data and mask=~{name}.mask")
-    return value if type(value) is np.ndarray else np.asarray(value)
+    if type(value) is np.ndarray:
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # nested lists of several lengths
+        raise ValueError(f"{name} does not make an array: {error}") from error
 
 
 def _kernel_ready(array: np.ndarray) -> np.ndarray:
@@ -61,6 +68,16 @@ def element_target(value: Any, x: np.ndarray) -> np.ndarray:
     if array.dtype.newbyteorder("=") != x.dtype and array.dtype.kind not in "biu":
         raise TypeError(f"target must be bool, an integer type or input's dtype {x.dtype}, got {array.dtype}")
     return _kernel_ready(array)
+
+
+def third(name: str | None, value: Any, x: np.ndarray) -> np.ndarray:
+    """What else differs per element, flat: the input's shape, or that of its last axis, and its dtype."""
+    array = floats(str(name), value)
+    if array.shape != x.shape and array.shape != x.shape[-1:]:
+        raise ValueError(f"{name} must have input's shape {x.shape} or that of its last axis, got {array.shape}")
+    if array.dtype != x.dtype:
+        raise TypeError(f"{name} must have input's dtype {x.dtype}, got {array.dtype}")
+    return array.reshape(-1)
 
 
 def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
@@ -136,20 +153,24 @@ def integer(name: str, value: Any) -> int:
     return number
 
 
+def switch(name: str, value: Any) -> bool:
+    """True or False, also as NumPy's bool or as 1 and 0."""
+    if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value!r:.60}")
+
+
 def reduction(value: Any, normalizer: Any) -> None:
     """Check how a loss is reduced."""
-    if value not in REDUCTIONS:
+    if not isinstance(value, str) or value not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {value!r}")
     if normalizer is None:
         return
     if value in ("sum", "none"):
         raise ValueError(f"normalizer replaces the divisor of a mean; reduction={value!r} has none")
-    try:
-        number = float(normalizer)
-    except (TypeError, ValueError):
-        raise TypeError(f"normalizer must be a real number, got {type(normalizer).__name__}") from None
+    number = real("normalizer", normalizer)
     if not 0.0 < number < math.inf:
-        raise ValueError(f"normalizer must be positive and finite, got {normalizer!r}")
+        raise ValueError(f"normalizer must be positive and finite, got {number!r}")
 
 
 def output(out: Any, like: np.ndarray, readers: dict[str, Any]) -> None:
@@ -161,7 +182,7 @@ def output(out: Any, like: np.ndarray, readers: dict[str, Any]) -> None:
     if out.dtype != like.dtype:
         raise TypeError(f"out must have {first}'s dtype {like.dtype}, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError("out is read-only")
+        raise ValueError("out must be writeable, got a read-only array")
     if _overlaps_itself(out):
         raise ValueError("out overlaps itself: several of its elements share memory")
     for name, array in readers.items():
@@ -209,11 +230,19 @@ def bad_entry(
     return None
 
 
-def check_unit(target: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ...]) -> None:
-    """Raise for the first kept target outside [0, 1]."""
-    found = bad_entry(target, lambda t: ~((t >= 0) & (t <= 1)), mask, shape)
-    if found:
-        raise ValueError(f"target must lie in [0, 1], got {found[0]} at index {found[1]}")
+def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray | None, mask: np.ndarray | None) -> None:
+    """Raise for the first kept target, prediction or value of the third array outside its domain."""
+    arrays = [("target", y, facts.target), ("input", x, facts.input)]
+    if third is not None:
+        arrays.append((str(facts.third), np.resize(third, x.size), facts.third_domain))
+    for name, array, domain in arrays:
+        wanted = DOMAINS[domain]
+        missing = (lambda v: False) if name == "target" else np.isnan  # a prediction that is NaN is no error
+        found = bad_entry(
+            array.reshape(-1), lambda v, d=wanted, missing=missing: ~(d.valid(v) | missing(v)), mask, x.shape
+        )
+        if found:
+            raise ValueError(f"{name} must {wanted.demand}, got {found[0]} at index {found[1]}")
 
 
 def check_indices(

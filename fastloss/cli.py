@@ -17,7 +17,7 @@ from typing import NoReturn
 from . import __version__
 from .commands import CommandError
 
-COMMANDS = ("demo", "evaluate", "bench", "info", "check")
+COMMANDS = ("demo", "evaluate", "list", "plot", "bench", "info", "check")
 
 
 class _Parser(argparse.ArgumentParser):

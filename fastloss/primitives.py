@@ -216,3 +216,131 @@ def log1p_f64(s):
     w = fma(fma(w, z, 0.39999999999898933), z, 0.666666666666667) * z
     half = 0.5 * f * f
     return n * LN2_HI_F64 - ((half - (q * (half + w) + (n * LN2_LO_F64 + c))) - f)
+
+
+def log_sum_f32(u, c):
+    """log(u) + c for u normal and c far smaller or 0: u = 2^n m with m in [sqrt(1/2), sqrt(2)], then atanh."""
+    k: int = (bits(u) + 0x004AFB0D) >> 23
+    m = from_bits(bits(u) + 0x3F800000 - (k << 23))
+    n = from_bits(k | 0x4B000000) - 8388735.0
+    f = m - 1.0
+    q = f / (2.0 + f)
+    z = q * q
+    w = fma(0.22585824131965637, z, 0.2858930230140686)
+    w = fma(fma(w, z, 0.3999955356121063), z, 0.6666666865348816) * z
+    half = 0.5 * f * f
+    return fma(n, LN2_HI_F32, f - (half - fma(q, half + w, fma(n, LN2_LO_F32, c))))
+
+
+def log_sum_f64(u, c):
+    """log(u) + c for u normal and c far smaller or 0: u = 2^n m with m in [sqrt(1/2), sqrt(2)], then atanh."""
+    k: int = (bits(u) + 0x00095F619980C433) >> 52
+    m = from_bits(bits(u) + 0x3FF0000000000000 - (k << 52))
+    n = from_bits(k | 0x4330000000000000) - 4503599627371519.0
+    f = m - 1.0
+    q = f / (2.0 + f)
+    z = q * q
+    w = fma(fma(0.14619224783863444, z, 0.15331500784108743), z, 0.18182895568708088)
+    w = fma(fma(w, z, 0.22222211051564014), z, 0.28571428626417505)
+    w = fma(fma(w, z, 0.39999999999898933), z, 0.666666666666667) * z
+    half = 0.5 * f * f
+    return fma(n, LN2_HI_F64, f - (half - fma(q, half + w, fma(n, LN2_LO_F64, c))))
+
+
+def log_f32(x):
+    """log(x): subnormals, -inf for 0, NaN below. Maximal error 1.0 ULP."""
+    # A subnormal is made normal by a power of two, which the sum gives back.
+    tiny = x < 1.1754943508222875e-38
+    u = x * 16777216.0 if tiny else x
+    c = log_sum_f32(u, 0.0) - (16.635532333438686 if tiny else 0.0)
+    c = c if x < from_bits(0x7F800000) else x
+    return c if x > 0.0 else (from_bits(0xFF800000) if x == 0.0 else from_bits(0x7FC00000))
+
+
+def log_f64(x):
+    """log(x): subnormals, -inf for 0, NaN below. Maximal error 1.0 ULP."""
+    tiny = x < 2.2250738585072014e-308
+    u = x * 18014398509481984.0 if tiny else x
+    c = log_sum_f64(u, 0.0) - (37.42994775023705 if tiny else 0.0)
+    c = c if x < from_bits(0x7FF0000000000000) else x
+    return c if x > 0.0 else (from_bits(0xFFF0000000000000) if x == 0.0 else from_bits(0x7FF8000000000000))
+
+
+def log1p_any_f32(s):
+    """log(1 + s): -inf for -1, NaN below. Maximal error 1.0 ULP."""
+    u = 1.0 + s
+    # What rounding 1 + s lost, relative to u.
+    c = (1.0 - (u - s) if s > 1.0 else s - (u - 1.0)) / u
+    r = log_sum_f32(u, c)
+    r = r if s < from_bits(0x7F800000) else s
+    return r if s > -1.0 else (from_bits(0xFF800000) if s == -1.0 else from_bits(0x7FC00000))
+
+
+def log1p_any_f64(s):
+    """log(1 + s): -inf for -1, NaN below. Maximal error 1.0 ULP."""
+    u = 1.0 + s
+    c = (1.0 - (u - s) if s > 1.0 else s - (u - 1.0)) / u
+    r = log_sum_f64(u, c)
+    r = r if s < from_bits(0x7FF0000000000000) else s
+    return r if s > -1.0 else (from_bits(0xFFF0000000000000) if s == -1.0 else from_bits(0x7FF8000000000000))
+
+
+def exp_sum_f32(x, lo):
+    """exp(x + lo) for any x and a far smaller lo, NaN counting as 0: a product's rounding error."""
+    lo = lo if lo == lo else 0.0
+    x = 89.0 if x > 89.0 else x
+    x = EXP_MIN_F32 if x < EXP_MIN_F32 else x
+    t = fma(x, LOG2E, -BIAS) + ROUND_F32
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x)) + lo
+    # 2^n as the product of two halves: neither overflows, and a subnormal result is rounded once more at the end.
+    k: int = bits(t) - 0x4B3FFF00
+    h: int = (k >> 1) - 1
+    scale = from_bits(h << 23)
+    return fma(expm1_reduced_f32(r), scale, scale) * from_bits((k - h - 2) << 23)
+
+
+def exp_sum_f64(x, lo):
+    """exp(x + lo) for any x and a far smaller lo, NaN counting as 0: a product's rounding error."""
+    lo = lo if lo == lo else 0.0
+    x = 710.0 if x > 710.0 else x
+    x = EXP_MIN_F64 if x < EXP_MIN_F64 else x
+    t = fma(x, LOG2E, -BIAS) + ROUND_F64
+    n = t - ROUND_F64
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x)) + lo
+    k: int = bits(t) - 0x4337FFFFFFFFF800
+    h: int = (k >> 1) - 1
+    scale = from_bits(h << 52)
+    return fma(expm1_reduced_f64(r), scale, scale) * from_bits((k - h - 2) << 52)
+
+
+def exp_f32(x):
+    """exp(x) for any x. Maximal error 1.0 ULP."""
+    return exp_sum_f32(x, 0.0)
+
+
+def exp_f64(x):
+    """exp(x) for any x. Maximal error 1.0 ULP."""
+    return exp_sum_f64(x, 0.0)
+
+
+def drop_neg_f32(a, limit):
+    """1 - exp(-a) for a >= 0, infinity included; limit is -EXP_MIN. Shares its steps with exp_neg. Max. 1.5 ULP."""
+    a = limit if limit < a else a
+    t = fma(a, LOG2E, ROUND_F32)
+    n = t - ROUND_F32
+    r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, a))
+    k: int = 0x5F800000 - (bits(t) << 23)
+    scale = from_bits(k) * 5.421010862427522e-20
+    return fma(-expm1_reduced_f32(-r), scale, 1.0 - scale)
+
+
+def drop_neg_f64(a, limit):
+    """1 - exp(-a) for a >= 0, infinity included; limit is -EXP_MIN. Shares its steps with exp_neg. Max. 1.5 ULP."""
+    a = limit if limit < a else a
+    t = fma(a, LOG2E, ROUND_F64)
+    n = t - ROUND_F64
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, a))
+    k: int = 0x43F0000000000000 - (bits(t) << 52)
+    scale = from_bits(k) * 5.421010862427522e-20
+    return fma(-expm1_reduced_f64(-r), scale, 1.0 - scale)

@@ -74,6 +74,233 @@ def l1_loss(x, y):
 
 
 @np.errstate(all="ignore")
+def half_squared_error(x, y):
+    """Half the squared error: ``(loss, grad, hess)`` per element, as everything that follows."""
+    r = _floats(x) - _floats(y)
+    return r * r / 2, r, _like(r, 1.0)
+
+
+@np.errstate(all="ignore")
+def nmae_loss(x, y, norm="mean"):
+    """Absolute error over a norm of the targets: ``"mean"``, ``"range"``, ``"std"``, ``"iqr"`` or a number."""
+    r = _floats(x) - _floats(y)
+    size = target_norm(y, norm) if isinstance(norm, str) else norm
+    return np.abs(r) / size, np.sign(r) / size, _like(r, 1 / size)
+
+
+@np.errstate(all="ignore")
+def target_norm(y, norm):
+    """Mean size, range, standard deviation (of the population) or interquartile range of the targets."""
+    y = _floats(y)
+    if not y.size:
+        return np.nan
+    if norm == "mean":
+        return np.mean(np.abs(y))
+    if norm == "range":
+        return np.max(y) - np.min(y)
+    if norm == "std":
+        return np.std(y)
+    if norm == "iqr":
+        return np.subtract(*np.percentile(y, [75, 25]))
+    raise ValueError(f"norm must be 'mean', 'range', 'std', 'iqr' or a number, got {norm!r}")
+
+
+@np.errstate(all="ignore")
+def mape_loss(x, y, eps=1e-7):
+    """Absolute error in percent of the target's size, at least `eps`."""
+    r, size = _floats(x) - _floats(y), np.maximum(np.abs(_floats(y)), eps)
+    return 100 * (np.abs(r) / size), np.sign(r) * 100 / size, _like(r, 100 / size)
+
+
+@np.errstate(all="ignore")
+def msle_loss(x, y):
+    """Squared difference of log(1 + x) and log(1 + y)."""
+    x, y = _floats(x), _floats(y)
+    d = np.where(x > y, np.log1p((x - y) / (1 + y)), -np.log1p((y - x) / (1 + x)))
+    d = np.where(np.isnan(x), np.nan, d)
+    grad = np.where(x == np.inf, 0.0, 2 * d / (1 + x))
+    return d * d, grad, np.where(x == np.inf, 0.0, 2 * (1 - d) / (1 + x) ** 2)
+
+
+@np.errstate(all="ignore")
+def log_cosh_loss(x, y):
+    """Logarithm of the hyperbolic cosine of the residual."""
+    r = _floats(x) - _floats(y)
+    a = np.abs(r)
+    near = np.log1p(2 * np.sinh(np.minimum(a, 1) / 2) ** 2)
+    loss = np.where(a < 1, near, a + np.log1p(np.exp(-2 * a)) - np.log(2.0))
+    return loss, np.tanh(r), 1 / np.cosh(r) ** 2
+
+
+@np.errstate(all="ignore")
+def poisson_nll_loss(x, y, log_input=True, full=False, eps=1e-8):
+    """Negative log-likelihood of a Poisson count whose log-rate (or rate) is predicted."""
+    x, y = _floats(x), _floats(y)
+    if log_input:
+        rate = np.exp(x)
+        loss = np.where(rate == np.inf, np.inf, rate - _times(y, x))
+        grad, hess = rate - y, rate
+    else:
+        loss, grad, hess = x - _times(y, np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
+    if full:
+        large = np.where(y > 1, y, 1.0)
+        loss = loss + np.where(y > 1, large * np.log(large) - large + 0.5 * np.log(2 * np.pi * large), 0.0)
+    return loss, grad, hess
+
+
+@np.errstate(all="ignore")
+def gaussian_nll_loss(x, y, var, full=False, eps=1e-6):
+    """Negative log-likelihood of a normal variable: ``(loss, grad, hess, gradient by the variance)``."""
+    r, v = _floats(x) - _floats(y), np.maximum(_floats(var), eps)
+    loss = 0.5 * (np.log(v) + r * r / v) + (0.5 * np.log(2 * np.pi) if full else 0.0)
+    return loss, r / v, _like(r, 1 / v), 0.5 * (1 / v - (r / v) ** 2)
+
+
+@np.errstate(all="ignore")
+def gamma_nll_loss(x, y):
+    """Negative log-likelihood of a gamma variable with a predicted log-mean, without constants."""
+    x, y = _floats(x), _floats(y)
+    ratio = y * np.exp(-x)
+    return np.where(ratio == np.inf, np.inf, x + ratio), 1 - ratio, ratio
+
+
+@np.errstate(all="ignore")
+def tweedie_loss(x, y, power=1.5):
+    """Tweedie deviance of a predicted log-mean, halved and without constants, for a power between 1 and 2."""
+    x, y = _floats(x), _floats(y)
+    first, second = _times(y, np.exp((1 - power) * x)), np.exp((2 - power) * x)
+    loss = second / (2 - power) - first / (1 - power)
+    return loss, second - first, (2 - power) * second - (1 - power) * first
+
+
+@np.errstate(all="ignore")
+def pinball_loss(x, y, quantile=0.5):
+    """Error of a quantile, the Hessian 1 as in boosting."""
+    r = _floats(y) - _floats(x)
+    loss = np.maximum(quantile * r, (quantile - 1) * r)
+    return loss, _like(r, np.where(r >= 0, -quantile, 1 - quantile)), _like(r, 1.0)
+
+
+@np.errstate(all="ignore")
+def expectile_loss(x, y, expectile=0.5):
+    """Squared error, weighted by side."""
+    r = _floats(x) - _floats(y)
+    w = np.where(r > 0, 1 - expectile, expectile)
+    return w * r * r, 2 * w * r, _like(r, 2 * w)
+
+
+@np.errstate(all="ignore")
+def asymmetric_huber_loss(x, y, delta=1.0, alpha=1.0, continuous=True):
+    """Huber loss whose line below `-delta` has `alpha` times the slope, continuous or with a jump."""
+    r = _floats(x) - _floats(y)
+    a = np.abs(r)
+    joined = delta * delta / 2 + alpha * delta * (a - delta)
+    below = joined if continuous else alpha * (delta * (a - delta / 2))
+    loss = np.where(r < -delta, below, np.where(r > delta, delta * (a - delta / 2), r * r / 2))
+    grad = np.where(r < -delta, -alpha * delta, np.where(r > delta, delta, r))
+    return loss, grad, _like(r, a <= delta)
+
+
+@np.errstate(all="ignore")
+def quantile_huber_loss(x, y, quantile=0.5, delta=1.0):
+    """Huber loss, weighted by side."""
+    r = _floats(x) - _floats(y)
+    w = np.where(r > 0, 1 - quantile, quantile)
+    loss, grad, hess = huber_loss(x, y, delta)
+    return w * loss, w * grad, w * hess
+
+
+@np.errstate(all="ignore")
+def cauchy_loss(x, y, scale=1.0):
+    """Logarithmic loss of outliers."""
+    r = (_floats(x) - _floats(y)) / scale
+    square = r * r
+    loss = np.where(np.abs(r) < 1e100, np.log1p(square), 2 * np.log(np.abs(r)))
+    grad = np.where(np.abs(r) < 1e100, r / (1 + square), 1 / r)
+    hess = np.where(np.abs(r) < 1e70, (1 - square) / (1 + square) ** 2, -1 / r / r)
+    return scale * (scale * (loss / 2)), scale * grad, _like(r, hess)
+
+
+@np.errstate(all="ignore")
+def binary_cross_entropy(x, y, eps=1e-7):
+    """Binary cross-entropy of a probability clipped to ``[eps, 1 - eps]``."""
+    p, y = _floats(x), _floats(y)
+    q = 1 - p
+    log_p = np.where(q < eps, np.log1p(-eps), np.log(np.where(p < eps, eps, p)))
+    log_q = np.where(p < eps, np.log1p(-eps), np.where(q < eps, np.log(eps), np.log1p(-p)))
+    clipped = (p < eps) | (q < eps)
+    grad = np.where(clipped, 0.0, (1 - y) / q - y / p)
+    return -(y * log_p + (1 - y) * log_q), grad, np.where(clipped, 0.0, (1 - y) / q**2 + y / p**2)
+
+
+@np.errstate(all="ignore")
+def sigmoid_focal_loss(x, y, alpha=None, gamma=2.0):
+    """Binary cross-entropy of a logit times ``(1 - p)^gamma``, p the probability of the right class."""
+    sign, s = _margin(x, np.asarray(y) > 0.5)
+    weight = 1.0 if alpha is None or alpha == -1 else np.where(sign > 0, alpha, 1 - alpha)
+    p, q, cost = _logistic(s)
+    factor = weight * np.exp(-gamma * np.logaddexp(0.0, np.minimum(s, 1e4)))
+    share = np.where(p == 0, 0.0, p * cost)
+    grad = -factor * (gamma * share + q)
+    # By the product rule, from the derivatives of factor, share and q with respect to s.
+    hess = factor * (gamma * p * (gamma * share + q) - gamma * (q * share - p * q) + p * q)
+    return factor * cost, sign * grad, hess
+
+
+@np.errstate(all="ignore")
+def hinge_loss(x, y):
+    """Hinge of the margin, the Hessian 1 where it is open."""
+    sign, s = _margin(x, np.asarray(y) > 0)
+    return np.maximum(1 - s, 0.0), _like(s, -sign * (s < 1)), _like(s, s < 1)
+
+
+@np.errstate(all="ignore")
+def squared_hinge_loss(x, y):
+    """Square of the hinge."""
+    sign, s = _margin(x, np.asarray(y) > 0)
+    return np.maximum(1 - s, 0.0) ** 2, -2 * sign * np.maximum(1 - s, 0.0), _like(s, 2.0 * (s < 1))
+
+
+@np.errstate(all="ignore")
+def modified_huber_loss(x, y):
+    """Squared hinge down to a margin of -1, then a line."""
+    sign, s = _margin(x, np.asarray(y) > 0)
+    loss = np.where(s < -1, -4 * s, np.maximum(1 - s, 0.0) ** 2)
+    grad = np.where(s < -1, -4.0, -2 * np.maximum(1 - s, 0.0))
+    return loss, sign * grad, _like(s, 2.0 * ((s >= -1) & (s < 1)))
+
+
+@np.errstate(all="ignore")
+def exponential_loss(x, y):
+    """Exponential of the negative margin."""
+    sign, s = _margin(x, np.asarray(y) > 0)
+    return np.exp(-s), -sign * np.exp(-s), np.exp(-s)
+
+
+@np.errstate(all="ignore")
+def soft_margin_loss(x, y):
+    """Logistic loss of the margin."""
+    sign, s = _margin(x, np.asarray(y) > 0)
+    p, q, cost = _logistic(s)
+    return cost, -sign * q, p * q
+
+
+@np.errstate(all="ignore")
+def binary_poly_loss(x, y, epsilon=1.0):
+    """Binary cross-entropy plus the sum of ``epsilon_i (1 - p)^i / i``."""
+    sign, s = _margin(x, np.asarray(y) > 0.5)
+    p, q, cost = _logistic(s)
+    loss, by_q, by_q_twice = cost, 0.0, 0.0
+    for i, e in enumerate(np.atleast_1d(epsilon), start=1):
+        loss = loss + e * q**i / i
+        by_q = by_q + e * q ** (i - 1)
+        by_q_twice = by_q_twice + (e * (i - 1) * q ** (i - 2) if i > 1 else 0.0)
+    # q has the derivatives -pq and pq (p - q) with respect to s.
+    hess = p * q + by_q_twice * (p * q) ** 2 + by_q * p * q * (p - q)
+    return loss, -sign * (q + by_q * p * q), hess
+
+
+@np.errstate(all="ignore")
 def cross_entropy(x, target, weight=None, ignore_index=-100, label_smoothing=0.0):
     """Softmax cross-entropy of class indices.
 
@@ -125,6 +352,54 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, label_smoothing=0.0
     # The same as p * sum(share) - share, but without its cancellation at the target.
     grad = p * (share.sum(axis=1, keepdims=True) - share) - share * complement
     return (np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0), np.where(kept, weight[index], 0.0))
+
+
+@np.errstate(all="ignore")
+def multi_margin_loss(x, target, weight=None, ignore_index=-100, p=1, margin=1.0):
+    """Multi-class hinge loss (Weston and Watkins), averaged over classes: arguments and results as `cross_entropy`.
+
+    Parameters
+    ----------
+    x, target, weight, ignore_index
+        As in `cross_entropy`.
+    p : {1, 2}
+        Power of the violations.
+    margin : float
+        By how much the target's score should lead.
+    """
+    x, rows, index, own, kept = _rivalry(x, target, weight, ignore_index)
+    violation = _violations(x, x[rows, index], margin)
+    violation[rows, index] = 0.0
+    slope = np.sign(violation) if p == 1 else 2 * violation
+    share = own / x.shape[1]
+    loss = _times(share, (violation**p).sum(axis=1))
+    grad = _times(share[:, None], slope)
+    grad[rows, index] = -grad.sum(axis=1)
+    return _kept_rows(loss, grad, own, kept, index, x[rows, index])
+
+
+@np.errstate(all="ignore")
+def crammer_singer_loss(x, target, weight=None, ignore_index=-100, margin=1.0):
+    """Hinge loss against the best rival (Crammer and Singer): arguments and results as `multi_margin_loss`."""
+    x, rows, index, own, kept = _rivalry(x, target, weight, ignore_index)
+    rivals = x.copy()
+    rivals[rows, index] = -np.inf
+    best = rivals.argmax(axis=1)  # the first of equals, or the first NaN
+    violation = _violations(rivals[rows, best][:, None], x[rows, index], margin)[:, 0]
+    step = own * np.sign(violation)
+    grad = np.zeros(x.shape)
+    grad[rows, best] = step
+    grad[rows, index] = -step
+    return _kept_rows(_times(own, violation), grad, own, kept, index, x[rows, index])
+
+
+@np.errstate(all="ignore")
+def nll_loss(x, target, weight=None, ignore_index=-100):
+    """Negative log-likelihood from log-probabilities: arguments and results as `cross_entropy`."""
+    x, rows, index, own, kept = _rivalry(x, target, weight, ignore_index)
+    grad = np.zeros(x.shape)
+    grad[rows, index] = -own
+    return _kept_rows(-_times(own, x[rows, index]), grad, own, kept, index, x[rows, index])
 
 
 @np.errstate(all="ignore")
@@ -192,8 +467,44 @@ def td_loss(
     return losses, grad, target - value
 
 
+def _rivalry(x, target, weight, ignore_index):
+    """Scores, rows, indices, weights of the rows' classes, and which rows are kept."""
+    x, target = _floats(x), np.asarray(target)
+    kept = target != ignore_index
+    index = _indices(target, x.shape[1], kept)
+    own = np.ones(len(x)) if weight is None else _floats(weight)[index]
+    x = np.where((own == 0)[:, None] & np.isinf(x), 0.0, x)  # a weight of 0 silences infinities
+    return x, np.arange(len(x)), index, own, kept
+
+
+def _violations(x, t, margin):
+    """By how much scores come too near to the target's; those of -inf never do."""
+    excess = (x - t[:, None]) + margin
+    return np.where((excess <= 0) | (x == -np.inf), 0.0, excess)
+
+
+def _kept_rows(loss, grad, own, kept, index, scores):
+    """Results of rows: NaN where the target's score is, 0 where they are ignored."""
+    broken = np.isnan(scores)
+    loss = np.where(broken, np.nan, loss)
+    grad[broken, index[broken]] = np.nan
+    return np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0), np.where(kept, own, 0.0)
+
+
 def _floats(values):
     return np.asarray(values, dtype=np.float64)
+
+
+def _margin(x, positive):
+    """Sign of the target, and the prediction times it."""
+    sign = np.where(positive, 1.0, -1.0)
+    return sign, sign * _floats(x)
+
+
+def _logistic(s):
+    """Probabilities of the right and of the wrong class, and the cost, of a margin."""
+    tail = np.exp(-np.abs(s))
+    return np.where(s > 0, 1.0, tail) / (1 + tail), np.where(s > 0, tail, 1.0) / (1 + tail), np.logaddexp(0.0, -s)
 
 
 def _like(r, hess):

@@ -7,31 +7,97 @@ this file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["LOSSES", "Loss", "Param", "elementwise", "non_negative", "positive", "unit_interval"]
+import numpy as np
+
+__all__ = [
+    "DOMAINS",
+    "LOOPS",
+    "LOSSES",
+    "Domain",
+    "Loop",
+    "Loss",
+    "Param",
+    "between",
+    "elementwise",
+    "finite",
+    "flag",
+    "non_negative",
+    "optional",
+    "positive",
+    "real",
+    "sequence",
+    "unit_interval",
+    "up_to",
+]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Values that an array may hold; kernels know it by its code."""
+
+    code: int
+    demand: str
+    valid: Callable[[np.ndarray], np.ndarray]
+
+
+# NaN belongs to no domain but "real". In predictions it is no error all the same: it propagates.
+DOMAINS = {
+    "real": Domain(0, "be a number", lambda v: np.ones(v.shape, bool)),
+    "unit": Domain(1, "lie in [0, 1]", lambda v: (v >= 0) & (v <= 1)),
+    "binary": Domain(2, "be 0 or 1", lambda v: (v == 0) | (v == 1)),
+    "sign": Domain(3, "be -1 or 1, or 0 or 1", lambda v: (v == 0) | (v == 1) | (v == -1)),
+    "non_negative": Domain(4, "be non-negative", lambda v: v >= 0),
+    "positive": Domain(5, "be positive", lambda v: v > 0),
+    "above_minus_one": Domain(6, "be above -1", lambda v: v > -1),
+}
+
+
+def real(name: str, value: Any) -> float:
+    """A real number as a float; text is none, an integer beyond all floats is infinite."""
+    try:
+        return math.ldexp(value, 0)
+    except TypeError:
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 @dataclass(frozen=True)
 class Param:
-    """A float parameter: its default and the values it may take."""
+    """A float parameter: its default and the values it may take; or, with a length, up to that many of them."""
 
     name: str
     default: float
     valid: Callable[[float], bool]
     domain: str
+    flag: bool = False
+    length: int = 0
 
-    def __call__(self, value: float) -> float:
-        """Return ``value`` as a float, or raise an error that names the parameter."""
+    @property
+    def names(self) -> list[str]:
+        """The numbers that a formula gets."""
+        return [f"{self.name}_{k + 1}" for k in range(self.length)] if self.length else [self.name]
+
+    def __call__(self, value: Any) -> tuple[float, ...]:
+        """Return the numbers of ``value``, or raise an error that names the parameter."""
+        if not self.length:
+            return (self._number(value),)
+        values = tuple(value) if np.ndim(value) == 1 else (value,)
+        if not 1 <= len(values) <= self.length:
+            raise ValueError(f"{self.name} must be a number or up to {self.length} of them, got {len(values)}")
+        return tuple(map(self._number, values)) + (0.0,) * (self.length - len(values))
+
+    def _number(self, value: Any) -> float:
         if value is self.default:
             return value
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{self.name} must be a real number, got {type(value).__name__}") from None
+        number = real(self.name, value)
         if not self.valid(number):
-            raise ValueError(f"{self.name} must be {self.domain}, got {value!r}")
+            raise ValueError(f"{self.name} must be {self.domain}, got {number!r}")
         return number
 
 
@@ -56,6 +122,29 @@ def finite(name: str, default: float) -> Param:
     return Param(name, default, lambda v: abs(v) <= _LARGEST, "finite, within float32's range")
 
 
+def between(name: str, default: float, low: float, high: float) -> Param:
+    domain = f"above {low:g} and below {high:g}"
+    return Param(name, default, lambda v: low + 2.0**-23 <= v <= high - 2.0**-23, domain)
+
+
+def up_to(name: str, default: float, most: float) -> Param:
+    return Param(name, default, lambda v: v == 0.0 or _SMALLEST <= v <= most, f"between 0 and {most:g}")
+
+
+def flag(name: str, default: bool) -> Param:
+    return Param(name, float(default), lambda v: v in (0.0, 1.0), "True or False", flag=True)
+
+
+def optional(param: Param) -> Param:
+    """A parameter that may be None, which the formula sees as -1."""
+    valid = param.valid
+    return Param(param.name, -1.0, lambda v: v == -1.0 or valid(v), f"None or {param.domain}")
+
+
+def sequence(param: Param, length: int) -> Param:
+    return Param(param.name, param.default, param.valid, param.domain, length=length)
+
+
 @dataclass(frozen=True)
 class Loss:
     """One loss.
@@ -67,17 +156,31 @@ class Loss:
     kind : {"elementwise", "rows", "gather"}
         Shape of the work: per element, per row of classes, or one action gathered per row.
     family : str
-        ``"distance"`` (function of ``x - y``), ``"logit"``, ``"softmax"`` or ``"td"``.
-    target : {"real", "unit", "class", "action"}
-        Values a target may hold: any, [0, 1], or indices.
+        ``"distance"`` (symmetric function of ``x - y``), ``"residual"`` (of ``x - y``), ``"margin"`` (of ``x`` times
+        the target's sign; for rows, of the classes' distances from the target's), ``"logit"``, ``"probability"``,
+        ``"log-probability"``, ``"count"``, ``"softmax"`` or ``"td"``.
+    target : str
+        Values a target may hold: a name in ``DOMAINS``, ``"class"`` or ``"action"``.
     params : tuple of Param
         Float parameters, in the order in which formula and reference take them.
     kinks : callable
-        Parameters to the residuals at which the gradient is not differentiable.
+        Parameters to the residuals, margins or predictions at which the gradient is not differentiable; of
+        rows, the residuals are those of the other classes from the target's.
     loss_ulp, grad_ulp : float
         Promised maximal error in units in the last place.
     index : int
-        Position among the losses of its kind; generated kernels are numbered by it.
+        Number of its loops among the generated ones, or position among the losses of its kind.
+    input, third_domain : str
+        Values that predictions and the third array may hold: names in ``DOMAINS``.
+    third : str or None
+        What may be one value per element: a parameter, or an array of that name which the loss always takes.
+    third_index : int
+        Number of the loops that read it.
+    sums : callable or None
+        For a loss that is a sum whose terms may cancel: ``(x, y, *params, exp, log)`` to the size of the terms of
+        loss and gradient. The promised error is in units of those.
+    class_weighted_mean : bool
+        Whether the mean over rows divides by the sum of their class weights, and not by their number.
     """
 
     name: str
@@ -89,34 +192,82 @@ class Loss:
     loss_ulp: float
     grad_ulp: float
     index: int
+    input: str = "real"
+    third: str | None = None
+    third_domain: str = "real"
+    third_index: int = -1
+    sums: Callable[..., tuple] | None = None
+    class_weighted_mean: bool = False
 
-    def parse(self, given: dict[str, float]) -> tuple[float, ...]:
+    @property
+    def names(self) -> list[str]:
+        """The numbers that its formula gets, sequences spread."""
+        return [name for param in self.params for name in param.names]
+
+    @property
+    def needs_third(self) -> bool:
+        """Whether the third array must be given."""
+        return self.third is not None and self.third not in self.names
+
+    def grouped(self, numbers: tuple[float, ...]) -> dict[str, Any]:
+        """Parameters by name from the numbers that the formula gets."""
+        found: dict[str, Any] = {}
+        for param in self.params:
+            count = len(param.names)
+            found[param.name] = numbers[:count] if param.length else numbers[0]
+            numbers = numbers[count:]
+        return found
+
+    def parse(self, given: dict[str, Any]) -> tuple[float, ...]:
         """Check parameters by name and return them in order, defaults filled in."""
         unknown = given.keys() - {p.name for p in self.params}
         if unknown:
             raise TypeError(f"{self.name}() got an unexpected keyword argument {min(unknown)!r}")
-        return tuple([p(given.get(p.name, p.default)) for p in self.params])
+        return self.check(*[given.get(p.name, p.default) for p in self.params])
 
-    def check(self, *values: float) -> tuple[float, ...]:
+    def check(self, *values: Any) -> tuple[float, ...]:
         """Check parameters given in order."""
-        return tuple([p(value) for p, value in zip(self.params, values, strict=True)])
+        numbers: tuple[float, ...] = ()
+        for param, value in zip(self.params, values, strict=True):
+            numbers += param(value)
+        return numbers
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Generated loops of a formula; ``third`` is what they read per element besides prediction and target."""
+
+    name: str
+    loss: str
+    third: str | None
 
 
 LOSSES: dict[str, Loss] = {}
-FORMULAS: dict[str, Callable[..., tuple[float, float, float]]] = {}
+LOOPS: list[Loop] = []
+FORMULAS: dict[str, Callable[..., tuple[float, ...]]] = {}
 
 
-def _add(kind: str, name: str, family: str, target: str, params=(), kinks=lambda *_: (), *, loss_ulp, grad_ulp) -> None:
-    index = sum(loss.kind == kind for loss in LOSSES.values())
-    LOSSES[name] = Loss(name, kind, family, target, tuple(params), kinks, loss_ulp, grad_ulp, index)
+def _add(
+    kind: str, name: str, family: str, target: str, params=(), kinks=lambda *_: (), *, loss_ulp, grad_ulp, index=None,
+    **facts,
+) -> None:  # fmt: skip
+    if index is None:
+        index = sum(loss.kind == kind for loss in LOSSES.values())
+    LOSSES[name] = Loss(name, kind, family, target, tuple(params), kinks, loss_ulp, grad_ulp, index, **facts)
 
 
-def elementwise(**facts):
+def elementwise(*, third=None, **facts):
     """Register a formula as an elementwise loss; the facts are the fields of :class:`Loss`."""
 
     def register(formula):
-        _add("elementwise", formula.__name__, **facts)
-        FORMULAS[formula.__name__] = formula
+        name, index = formula.__name__, len(LOOPS)
+        scalar = third is None or any(p.name == third for p in facts["params"])
+        if scalar:
+            LOOPS.append(Loop(name, name, None))
+        if third is not None:
+            LOOPS.append(Loop(f"{name}_by_{third}" if scalar else name, name, third))
+        _add("elementwise", name, index=index, third=third, third_index=len(LOOPS) - 1, **facts)
+        FORMULAS[name] = formula
         return formula
 
     return register
@@ -130,7 +281,29 @@ _add(
     (unit_interval("label_smoothing", 0.0),),
     loss_ulp=3.0,
     grad_ulp=5.0,
+    class_weighted_mean=True,
 )
+_add(
+    "rows",
+    "multi_margin_loss",
+    "margin",
+    "class",
+    (Param("p", 1, lambda v: v in (1.0, 2.0), "1 or 2"), finite("margin", 1.0)),
+    kinks=lambda p, margin: (-margin,),
+    loss_ulp=4.0,
+    grad_ulp=4.0,
+)
+_add(
+    "rows",
+    "crammer_singer_loss",
+    "margin",
+    "class",
+    (finite("margin", 1.0),),
+    kinks=lambda margin: (-margin,),
+    loss_ulp=2.0,
+    grad_ulp=1.0,
+)
+_add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
 _add(
     "gather",
     "td_loss",

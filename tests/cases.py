@@ -16,6 +16,7 @@ COMPILED = tuple(name for name in BACKENDS if name != "numpy")
 FLOATS = ("float32", "float64")
 LOSS_NAMES = tuple(LOSSES)
 ELEMENTWISE = tuple(name for name, facts in LOSSES.items() if facts.kind == "elementwise")
+ROWS = tuple(name for name, facts in LOSSES.items() if facts.kind == "rows")
 UNIT = tuple(name for name, facts in LOSSES.items() if facts.target == "unit")
 
 # Exact in every float type, so that a reference in float64 sees the parameter the kernel sees.
@@ -79,7 +80,8 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
         return Case(name, (x, y.astype(dtype)), params)
     index = rng.integers(0, width, shape)
     if facts.kind == "rows":
-        return Case(name, (normal((*shape, width)), index), params)
+        x = normal((*shape, width))
+        return Case(name, (-np.abs(x) if facts.family == "log-probability" else x, index), params)
     q, next_q = normal((*shape, width)), normal((*shape, width))
     return Case(name, (q, index, normal(shape), next_q, rng.random(shape) < 0.3), params)
 
@@ -87,7 +89,7 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
 def param_sets(name) -> list[dict[str, float]]:
     """The defaults, every parameter at other values it may take, and all of them away from their defaults."""
     facts = LOSSES[name]
-    others = {p.name: [v for v in _CANDIDATES if p.valid(v) and v != p.default] for p in facts.params}
+    others = {p.name: [v for v in _CANDIDATES if p.valid(v) and v != p.default] or [2.0] for p in facts.params}
     if name == "td_loss":
         others["delta"].remove(0.0)  # for smooth L1 only, see below
     sets = [{}] + [{key: value} for key, values in others.items() for value in values]
@@ -97,13 +99,14 @@ def param_sets(name) -> list[dict[str, float]]:
 def extras(name, dtype, shape=(67,), width=5, seed=0) -> list[dict]:
     """Keyword arguments that are no float parameters."""
     rng = np.random.default_rng(seed + 1)
-    if name == "cross_entropy":
+    if name in ROWS:
         weight = rng.choice([0.5, 1.0, 2.0], width)
+        middle, last = param_sets(name)[1:2] or [{}], param_sets(name)[-1:]
         return [
             {"weight": weight},
-            {"weight": np.arange(width) % 3.0, "label_smoothing": 0.375},
+            {"weight": np.arange(width) % 3.0, **middle[0]},
             {"ignore_index": 1},
-            {"ignore_index": 1, "weight": weight, "label_smoothing": 1.0},
+            {"ignore_index": 1, "weight": weight, **last[0]},
         ]
     if name == "td_loss":
         online = rng.standard_normal((*shape, width)).astype(dtype)

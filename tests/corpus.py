@@ -68,9 +68,9 @@ def _case(name, dtype, width):
 
 def _params(name, dtype, width, source):
     """Keyword arguments of a loss: none, and many at once."""
-    if name == "cross_entropy":
-        weight = source.integers(width, 9) / 4
-        return [{}, {"weight": weight, "label_smoothing": 0.375, "ignore_index": 1}]
+    if LOSSES[name].kind == "rows":
+        weight, other = source.integers(width, 9) / 4, (param_sets(name)[1:2] or [{}])[0]
+        return [{}, {"weight": weight, "ignore_index": 1, **other}]
     if name == "td_loss":
         shape = (ROWS[width], width)
         double = {"next_q_online": source.values(shape, dtype), "next_action_mask": source.flags(shape)}
@@ -98,9 +98,9 @@ def entries(names=None):
     """Key, case and options of every call; the option ``hess`` asks for grad_hess."""
     for name in names or LOSSES:
         for label, kind in _dtypes(name).items():
-            for width in [1] if name in ELEMENTWISE else ROWS if name == "cross_entropy" else [5]:
+            for width in [1] if name in ELEMENTWISE else ROWS if LOSSES[name].kind == "rows" else [5]:
                 source, case = _case(name, kind, width)
-                shape, size = case.shape, f" {width}" if name == "cross_entropy" else ""
+                shape, size = case.shape, f" {width}" if LOSSES[name].kind == "rows" else ""
                 full = {"sample_weight": source.integers(shape, 9) / 4.0, "mask": source.flags(shape)}
                 for number, params in enumerate(_params(name, kind, width, source)):
                     key, each = f"{name} {label}{size} {number}", case.with_params(**params)

@@ -19,14 +19,14 @@ def entries(case, kept):
     """Loss, gradient and weight in a mean of each entry, zero where not kept, and TD errors."""
     flat = case.each(lambda a: a.reshape((-1, *a.shape[len(case.shape) :])))
     kept, x = kept.reshape(-1).copy(), flat.args[0]
-    if case.loss == "cross_entropy":
+    if case.facts.kind == "rows":
         kept &= flat.args[1] != case.params.get("ignore_index", -100)
     loss, grad, counted, td_error = np.zeros(len(x)), np.zeros(x.shape), np.zeros(len(x)), np.zeros(len(x))
     counted[kept] = 1.0
     chosen = flat.rows(kept)
     found = getattr(reference, case.loss)(*chosen.args, **chosen.params)
     loss[kept], grad[kept] = found[:2]
-    if case.loss == "cross_entropy":
+    if case.facts.class_weighted_mean:
         counted[kept] = found[2]
     if case.loss == "td_loss":
         td_error[kept] = found[2]

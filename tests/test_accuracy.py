@@ -9,7 +9,7 @@ import pytest
 from cases import ELEMENTWISE, UNIT
 
 import fastloss as fl
-from fastloss.commands._ulp import LONG, cross_entropy_rows, exact, sigmoid_parts, stratified
+from fastloss.commands._ulp import LONG, cross_entropy_rows, exact, margin_rows, sigmoid_parts, stratified
 from fastloss.registry import LOSSES
 
 needs_longdouble = pytest.mark.skipif(not LONG, reason="long double has no spare digits")
@@ -129,6 +129,22 @@ def test_cross_entropy_of_any_magnitude(compiled, dtype, width, within):
     x = x[: x.size // width * width].reshape(-1, width)
     args = x, rng.integers(0, width, len(x))
     check(compiled, "cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("width", [2, 3, 10, 32, 33, 100, 1000])
+@pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
+def test_margins(name, compiled, dtype, width, within):
+    facts, rng = LOSSES[name], np.random.default_rng(1)
+    x, y = rows(dtype, width)
+    # Rivals next to the kink: from a few steps to half the margin away.
+    near = rng.standard_normal((400, width)).astype(dtype)
+    gap = rng.choice([-1, 1], near.shape) * 2.0 ** -rng.integers(1, 30, near.shape)
+    near = np.where(rng.random(near.shape) < 0.5, near, (near[:, :1] - 1 + gap).astype(dtype))
+    args = np.concatenate([x, near]), np.concatenate([y, np.zeros(400, int)])
+    for params in [{}, {"p": 2, "margin": 0.375}] if name == "multi_margin_loss" else [{}]:
+        bounds = facts.loss_ulp, facts.grad_ulp
+        check(compiled, name, args, margin_rows(name, *args, **params), bounds, within, **params)
 
 
 @needs_longdouble

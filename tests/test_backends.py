@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from cases import BACKENDS, FLOATS, assert_same_bits, build, keep, spoil, variants, weights
+from cases import BACKENDS, FLOATS, ROWS, assert_same_bits, build, keep, spoil, variants, weights
 
 import fastloss as fl
 from fastloss import _blocks, _dispatch
@@ -32,7 +32,7 @@ def test_all_options(loss, dtype, reduction):
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 10, 31, 32, 33, 64, 65, 130, 1000, 1025, 4097])
-@pytest.mark.parametrize("name", ["cross_entropy", "td_loss"])
+@pytest.mark.parametrize("name", [*ROWS, "td_loss"])
 def test_widths_of_rows(name, dtype, width):
     for case in variants(name, dtype, (70,), width):
         same(case, sample_weight=weights((70,)), mask=keep((70,)))
@@ -117,7 +117,7 @@ def test_the_numpy_backend_is_close(loss, dtype):
 
 def test_functions_have_equal_signatures():
     engines = [_dispatch.engine(name) for name in BACKENDS]
-    for function in ("elementwise", "cross_entropy", "target_weight", "td_loss", "describe"):
+    for function in ("elementwise", "rows", "target_weight", "td_loss", "describe"):
         signatures = [list(inspect.signature(getattr(engine, function)).parameters) for engine in engines]
         assert signatures[0] == signatures[1] == signatures[2], function
     for engine, name in zip(engines, BACKENDS, strict=True):
@@ -133,6 +133,12 @@ def test_compiled_modules_have_the_sizes_that_partial_sums_depend_on():
     for name, size in kernels.SIZES.items():
         assert getattr(_blocks, name) == size, name
     assert {"BLOCK", "LANES"} <= set(kernels.SIZES)
+
+
+def test_compiled_row_losses_are_numbered_as_in_the_registry():
+    from fastloss._cython import kernels
+
+    assert {name: facts.index for name, facts in LOSSES.items() if facts.kind == "rows"} == kernels.ROW_LOSSES
 
 
 def test_warmup_compiles_everything_that_it_says():

@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from cases import assert_same_bits, build, keep, variants, weights
+from cases import ROWS, assert_same_bits, build, keep, param_sets, variants, weights
 
 import fastloss as fl
 from fastloss._accumulate import ExactSum, LossSum
@@ -29,8 +29,9 @@ def test_any_number_of_threads(loss, backend, dtype, reduction):
 
 
 @pytest.mark.parametrize("width", [33, 700, 5000])
-def test_any_number_of_threads_over_wide_rows(backend, width):
-    case = build("cross_entropy", "float32", (130,), width, label_smoothing=0.375)
+@pytest.mark.parametrize("name", ROWS)
+def test_any_number_of_threads_over_wide_rows(name, backend, width):
+    case = build(name, "float32", (130,), width, **param_sets(name)[-1])
     wanted = case(backend, n_threads=1)
     for n in (2, 3, 4):
         assert_same_bits(case(backend, n_threads=n), wanted, n)
@@ -69,8 +70,9 @@ def test_the_place_of_an_entry_does_not_show(loss, backend, dtype):
 
 
 @pytest.mark.parametrize("width", [2, 31, 32, 33, 65, 130])
-def test_the_place_of_a_row_does_not_show(backend, dtype, width):
-    check_places("cross_entropy", backend, dtype, width)
+@pytest.mark.parametrize("name", ROWS)
+def test_the_place_of_a_row_does_not_show(name, backend, dtype, width):
+    check_places(name, backend, dtype, width)
 
 
 def check_places(loss, backend, dtype, width):

@@ -4,6 +4,7 @@ import contextvars
 import importlib.metadata
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cases import BACKENDS
 from processes import PACKAGE, copy_package, output, python
 
 import fastloss as fl
-from fastloss import _dispatch
+from fastloss import _dispatch, _threads
 
 needs_cython = pytest.mark.skipif("cython" not in BACKENDS, reason="this run goes without Cython")
 NAME = "from fastloss import _dispatch; print(_dispatch.engine().name)"
@@ -235,6 +236,33 @@ def test_the_environment_limits_threads():
 def test_affinity_limits_threads():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + LIMIT
     assert output(code) == "1"
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+          "sys/fs/cgroup/a/cpu.max": "300000 100000\n"}, 3.0),
+        ({"proc/self/cgroup": "4:cpu,cpuacct:/a\n", "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "100000\n",
+          "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "50000\n"}, 2.0),
+        ({"proc/self/cgroup": "4:cpu:/a\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_control_groups_quota(files, wanted, tmp_path, monkeypatch):
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.setattr(_threads, "Path", lambda path: Path(f"{tmp_path}{path}"))
+    for name in ("FASTLOSS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert _threads._cgroup_quota() == wanted
+    assert _threads._find_limit()[0] == int(wanted or 8)
 
 
 def test_set_num_threads():

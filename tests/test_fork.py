@@ -1,5 +1,7 @@
 """Child processes of every kind, started at bad moments and beside other libraries' OpenMP."""
 
+import importlib.util
+import itertools
 import multiprocessing
 import os
 
@@ -40,16 +42,24 @@ LIBRARIES = {
 }
 
 
+ORDERS = [
+    order
+    for libraries in (("torch",), ("sklearn",), ("torch", "sklearn"))
+    for order in itertools.permutations(("fastloss", *libraries))
+]
+
+
 def program(text, imports="import fastloss as fl", use=""):
     return FORK.format(imports=imports, use=use) + text
 
 
-@pytest.mark.parametrize("first", ["ours", "theirs"])
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_beside_other_openmp_runtimes(library, first, both_compiled):
-    pytest.importorskip(library)
-    load, use = LIBRARIES[library]
-    imports = "; ".join(["import fastloss as fl", load] if first == "ours" else [load, "import fastloss as fl"])
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_beside_other_openmp_runtimes(order, both_compiled):
+    for library in set(order) & set(LIBRARIES):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    imports = "; ".join(LIBRARIES[name][0] if name in LIBRARIES else "import fastloss as fl" for name in order)
+    use = "; ".join(LIBRARIES[name][1] for name in order if name in LIBRARIES)
     code = program(
         """
     for n_threads in (2, None, 1):
@@ -100,8 +110,6 @@ def test_two_hundred_forks(compiled):
 def test_multiprocessing_without_plain_fork(compiled, method):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
-    if (compiled, method) == ("numba", "spawn"):
-        pytest.skip("a spawned process is a fresh one: Cython shows it")
     code = """
         import functools, multiprocessing, sys
         import numpy as np

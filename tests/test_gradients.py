@@ -12,10 +12,14 @@ TOLERANCE = {"rtol": 1e-7, "atol": 1e-7}
 def away_from_kinks(case):
     """The case without the elements whose residual is within a few steps of a kink."""
     facts = case.facts
+    given = {p.name: case.params[p.name] for p in facts.params if p.name in case.params}
+    kinks = facts.kinks(*facts.parse(given))
+    if facts.kind == "rows" and kinks:
+        gap = case.args[0] - np.take_along_axis(case.args[0], case.args[1][:, None], axis=1)
+        return case.rows(~np.any([np.abs(gap - kink) < 8 * STEP for kink in kinks], axis=(0, 2)))
     if facts.kind != "elementwise":
         return case
     x, y = case.args
-    kinks = facts.kinks(*facts.parse(case.params))
     near = [np.abs(x - y - kink) < 8 * STEP for kink in kinks]
     return case.rows(~np.any(near, axis=0)) if near else case
 

@@ -15,7 +15,7 @@ HEAD = f"""
     import ml_dtypes
     import numpy as np
     import fastloss as fl
-    from cases import build, keep, weights
+    from cases import ROWS, build, keep, param_sets, weights
     from fastloss.registry import LOSSES
     from guard import guarded, just_outside
     faulthandler.enable()
@@ -41,8 +41,8 @@ CALLS = """
     def calls(name, dtype, n, width):
         case = build(name, dtype, (n,), width)
         full = {"sample_weight": weights((n,)), "mask": keep((n,))}
-        if name == "cross_entropy":
-            other = case.with_params(weight=np.arange(width) % 3.0, label_smoothing=0.375, ignore_index=0)
+        if name in ROWS:
+            other = case.with_params(weight=np.arange(width) % 3.0, ignore_index=0, **param_sets(name)[-1])
         elif name == "td_loss":
             legal = np.arange(n * width).reshape(n, width) % 3 > 0
             other = case.with_params(next_q_online=case.args[0], next_action_mask=legal)
@@ -62,7 +62,7 @@ CALLS = """
 
     def losses(dtype):
         # Numba compiles for every pair of dtypes: of half precision, one loss of each kind.
-        few = ("binary_cross_entropy_with_logits", "cross_entropy", "td_loss")
+        few = ("binary_cross_entropy_with_logits", "cross_entropy", "td_loss", *(ROWS if backend == "cython" else ()))
         return {"float16": few, "bfloat16": few[:1]}.get(dtype, LOSSES)
 
     for label in dtypes:

@@ -21,7 +21,7 @@ LONG = """
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
     backend, kind, n_threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    n, rest = 10**9, {"grad": False, "backend": backend, "n_threads": n_threads}
+    n, rest = 10**9, {"grad": False, "backend": backend, "n_threads": n_threads or None}
 
     def call(n):
         if kind == "elements":
@@ -30,6 +30,15 @@ LONG = """
             # Chosen so that the kernel reads 10^9 values, of which a call needs no copy.
             q, index = np.zeros((n // 64, 32), np.float16), np.zeros(n // 64, np.int64)
             fl.td_loss(q, index, q[:, 0], q, index > 0, next_q_online=q, **rest)
+        elif kind == "plain":
+            fl.binary_cross_entropy_with_logits(np.zeros(n, np.float32), np.zeros(n, np.bool_), **rest)
+        elif kind == "in place":
+            # All targets are looked at before anything is overwritten.
+            x = np.zeros(n, np.float32)
+            fl.binary_cross_entropy_with_logits(x, np.zeros(n, np.bool_), **(rest | {"grad": True, "out": x}))
+        elif kind == "targets":
+            # A class each: as many targets as logits, counted before the kernel runs.
+            fl.cross_entropy(np.zeros((n, 1), np.float32), np.zeros(n, np.uint8), **rest)
         else:
             x = np.zeros((n // int(kind), int(kind)), np.float16)
             fl.cross_entropy(x, np.zeros(len(x), np.int64), **rest)
@@ -62,7 +71,10 @@ def delay(*arguments):
             process.kill()
 
 
-@pytest.mark.parametrize(("kind", "n_threads"), [("elements", 1), ("elements", 2), ("1000", 2), ("actions", 1)])
+@pytest.mark.parametrize(
+    ("kind", "n_threads"),
+    [("elements", 1), ("elements", 2), ("1000", 2), ("actions", 1), ("plain", 0), ("in place", 0), ("targets", 0)],
+)
 def test_a_long_call_ends_within_half_a_second(compiled, kind, n_threads):
     assert delay(compiled, kind, n_threads) < 0.5
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, LOSS_NAMES, UNIT, assert_same_bits, build
+from cases import ELEMENTWISE, LOSS_NAMES, ROWS, UNIT, assert_same_bits, build, param_sets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,14 +135,15 @@ def test_limits_of_huber(backend, x, seed):
     assert_same_bits(sharp, fl.l1_loss(x, y, reduction="none", backend=backend))
 
 
+@pytest.mark.parametrize("name", ROWS)
 @given(width=st.integers(2, 50), rows=st.integers(1, 12), seed=SEEDS)
-def test_the_order_of_classes_is_a_name_only(backend, width, rows, seed):
+def test_the_order_of_classes_is_a_name_only(name, backend, width, rows, seed):
     rng = np.random.default_rng(seed)
-    case = build("cross_entropy", "float64", (rows,), width, seed=seed)
+    case = build(name, "float64", (rows,), width, seed=seed)
     x, y = case.args
     weight, order = rng.random(width) + 0.1, rng.permutation(width)
     renamed = np.argsort(order)[y]
-    for options in ({}, {"weight": weight}, {"weight": weight, "label_smoothing": 0.25}):
+    for options in ({}, {"weight": weight}, {"weight": weight, **param_sets(name)[-1]}):
         changed = options | ({"weight": weight[order]} if "weight" in options else {})
         a = case.with_params(**options)(backend, reduction="none")
         b = case.with_args(x[:, order], renamed).with_params(**changed)(backend, reduction="none")
@@ -160,12 +161,13 @@ def test_the_order_of_entries_moves_gradients_along(name, compiled, dtype, size,
         assert_same_bits((a.grad[order],), (b.grad,))
 
 
+@pytest.mark.parametrize("name", [name for name in ROWS if LOSSES[name].family in ("softmax", "margin")])
 @given(width=st.integers(2, 50), rows=st.integers(1, 12), seed=SEEDS)
-def test_gradients_of_a_softmax_sum_to_nothing(backend, width, rows, seed):
-    case = build("cross_entropy", "float64", (rows,), width, seed=seed, label_smoothing=0.25)
+def test_gradients_of_losses_that_see_no_shift_sum_to_nothing(name, backend, width, rows, seed):
+    case = build(name, "float64", (rows,), width, seed=seed, **param_sets(name)[-1])
     result = case(backend, reduction="none")
-    np.testing.assert_allclose(result.grad.sum(axis=1), 0, atol=1e-14)
-    assert np.all(result.loss > 0)
+    np.testing.assert_allclose(result.grad.sum(axis=1), 0, atol=1e-13)
+    assert np.all(result.loss > 0 if LOSSES[name].family == "softmax" else result.loss >= 0)
 
 
 @given(seed=SEEDS, rows=st.integers(1, 40), width=st.integers(1, 9))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, assert_same_bits, build, keep, variants, weights
+from cases import ELEMENTWISE, ROWS, assert_same_bits, build, keep, param_sets, variants, weights
 
 
 def transposed(a):
@@ -50,8 +50,9 @@ def test_any_strides(loss, backend, dtype, layout):
         assert_same_bits(found, wanted)
 
 
-def test_read_only_class_weights(backend):
-    case = build("cross_entropy", "float64", weight=np.array([1.0, 2.0, 0.5, 3.0, 1.0]))
+@pytest.mark.parametrize("name", ROWS)
+def test_read_only_class_weights(name, backend):
+    case = build(name, "float64", weight=np.array([1.0, 2.0, 0.5, 3.0, 1.0]))
     wanted = case(backend)
     case.params["weight"].flags.writeable = False
     assert_same_bits(case(backend), wanted)
@@ -114,8 +115,9 @@ def test_in_place(loss, backend, dtype):
 
 
 @pytest.mark.parametrize("width", [40, 1500])
-def test_wide_rows_in_place(backend, dtype, width):
-    case = build("cross_entropy", dtype, (12,), width, label_smoothing=0.375)
+@pytest.mark.parametrize("name", ROWS)
+def test_wide_rows_in_place(name, backend, dtype, width):
+    case = build(name, dtype, (12,), width, **param_sets(name)[-1])
     wanted = case(backend, mask=keep((12,)))
     assert_same_bits(case(backend, mask=keep((12,)), out=case.args[0]), wanted)
 

@@ -69,7 +69,6 @@ def test_two_processes_compile_at_once(tmp_path):
     assert run(root, NUMBA_CACHE_DIR=cache) == (9.0, 1, 0)
 
 
-@pytest.mark.slow
 def test_without_a_home(tmp_path):
     root = copy_package(tmp_path)
     code = "import os\nfor name in ('HOME', 'XDG_CACHE_HOME', 'NUMBA_CACHE_DIR'): os.environ.pop(name, None)\n"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,7 +91,9 @@ def test_beside_every_threading_layer_of_numba(layer, both_compiled):
     if importlib.util.find_spec(f"numba.np.ufunc.{module}") is None:
         pytest.skip(f"Numba's layer {layer} is not installed")
     try:
-        found = output(LAYER, timeout=120, NUMBA_THREADING_LAYER=layer)
+        # The package tbb puts its libraries where the loader does not look by itself.
+        path = os.pathsep.join(filter(None, [f"{sys.prefix}/lib", os.environ.get("LD_LIBRARY_PATH")]))
+        found = output(LAYER, timeout=120, NUMBA_THREADING_LAYER=layer, LD_LIBRARY_PATH=path)
     except AssertionError as error:
         if "No threading layer could be loaded" not in str(error):
             raise
@@ -100,9 +103,8 @@ def test_beside_every_threading_layer_of_numba(layer, both_compiled):
 
 @pytest.mark.parametrize("kind", ["threading", "loky"])
 def test_joblib(compiled, kind):
+    # Each job starts threads of its own with jobs of their own.
     pytest.importorskip("joblib")
-    if (compiled, kind) == ("numba", "loky"):
-        pytest.skip("loky's workers are fresh processes: Cython shows them")
     code = """
         import sys
         import joblib
@@ -111,12 +113,16 @@ def test_joblib(compiled, kind):
 
         x = np.linspace(-3, 3, 60_000).reshape(3_000, 20)
         y = np.arange(3_000) % 20
-        job = joblib.delayed(fl.cross_entropy)(x, y, backend=sys.argv[1], n_threads=2)
-        found = joblib.Parallel(2, backend=sys.argv[2])([job] * 4)
+
+        def outer(backend):
+            job = joblib.delayed(fl.cross_entropy)(x, y, backend=backend, n_threads=2)
+            return joblib.Parallel(3, backend="threading")([job] * 3)
+
         wanted = fl.cross_entropy(x, y, backend=sys.argv[1])
-        print(all(loss == wanted.loss and np.array_equal(grad, wanted.grad) for loss, grad in found))
+        found = sum(joblib.Parallel(2, backend=sys.argv[2])([joblib.delayed(outer)(sys.argv[1])] * 4), [])
+        print(len(found), all(loss == wanted.loss and np.array_equal(grad, wanted.grad) for loss, grad in found))
     """
-    assert output(code, compiled, kind, timeout=120) == "True"
+    assert output(code, compiled, kind, timeout=120) == "12 True"
 
 
 def test_dask_threads(compiled):
@@ -129,8 +135,14 @@ def test_dask_threads(compiled):
 
         x = np.linspace(-3, 3, 60_000).reshape(3_000, 20)
         y = np.arange(3_000) % 20
-        jobs = [dask.delayed(fl.cross_entropy)(x, y, backend=sys.argv[1], n_threads=2) for _ in range(8)]
-        found = dask.compute(*jobs, scheduler="threads", num_workers=4)
-        print({loss for loss, _ in found} == {fl.cross_entropy(x, y, backend=sys.argv[1]).loss})
+
+        def compute(function, count):
+            return dask.compute(*[dask.delayed(function)() for _ in range(count)], scheduler="threads", num_workers=4)
+
+        def call():
+            return fl.cross_entropy(x, y, backend=sys.argv[1], n_threads=2).loss
+
+        nested = compute(lambda: compute(call, 3), 4)
+        print({*compute(call, 8), *sum(nested, ())} == {call()})
     """
     assert output(code, compiled, timeout=120) == "True"

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, UNIT, build, param_sets
+from cases import ELEMENTWISE, ROWS, UNIT, build, param_sets
 from oracle import assert_close, expected
 
 import fastloss as fl
@@ -151,18 +151,83 @@ def test_rows_without_an_answer_are_nan_alone(backend, dtype, width):
 
 
 @pytest.mark.parametrize("width", [3, 40])
-def test_a_class_of_weight_zero_does_not_count_even_if_impossible(backend, dtype, width):
+@pytest.mark.parametrize("name", ROWS)
+def test_a_class_of_weight_zero_does_not_count_even_if_impossible(name, backend, dtype, width):
     x = np.random.default_rng(0).standard_normal((2, width)).astype(dtype)
     x[:, 1] = -INF
     weight = np.ones(width)
     weight[1] = 0.0
-    for smoothing in (0.0, 0.375, 1.0):
-        case = build("cross_entropy", dtype, (2,), width, weight=weight, label_smoothing=smoothing)
+    for params in param_sets(name):
+        case = build(name, dtype, (2,), width, weight=weight, **params)
         case = case.with_args(x, np.array([1, 0]))
         result = case(backend, reduction="none")
-        assert np.isfinite(result.loss).all(), smoothing
-        assert np.isfinite(result.grad).all(), smoothing
-        assert_close(result, expected(case, reduction="none"), dtype, smoothing)
+        assert np.isfinite(result.loss).all(), params
+        assert np.isfinite(result.grad).all(), params
+        assert_close(result, expected(case, reduction="none"), dtype, params)
+
+
+def margins(name):
+    """Losses of rows whose scores compete by differences, under both powers."""
+    return [{}, {"p": 2}] if name == "multi_margin_loss" else [{}]
+
+
+@pytest.mark.parametrize("width", [3, 40, 1500])
+@pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
+def test_infinite_and_absent_rivals(name, backend, dtype, width):
+    x = np.full((5, width), -INF, dtype)  # nobody but the target, at any score: costs nothing
+    x[:3, 1] = [2.0, INF, -INF]
+    x[3:, 0], x[3:, 1] = INF, [3.0, INF]  # an infinite rival, and one that is as high
+    for params in margins(name):
+        result = getattr(fl, name)(x, np.ones(5, int), backend=backend, reduction="none", **params)
+        np.testing.assert_array_equal(result.loss, [0, 0, 0, INF, NAN])
+        assert not result.grad[:3].any()
+        assert not result.grad[:, 2:].any()
+        top = 1.0 if name == "crammer_singer_loss" else (INF if params else 1 / width)
+        np.testing.assert_array_equal(result.grad[3, :2], np.array([top, -top], dtype))
+        assert np.isnan(result.grad[4, :2]).all()
+
+
+@pytest.mark.parametrize("width", [5, 40, 1500])
+@pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
+def test_a_nan_stays_with_its_class_and_the_target(name, backend, dtype, width):
+    x = np.zeros((3, width), dtype)
+    x[0, 3], x[1, 1], x[2, [2, 4]] = NAN, NAN, [INF, NAN]
+    for params in margins(name):
+        result = getattr(fl, name)(x, np.ones(3, int), backend=backend, reduction="none", **params)
+        assert np.isnan(result.loss).all()
+        assert np.isnan(result.grad[:, 1]).all()
+        assert np.isnan(result.grad[[0, 2], [3, 4]]).all()
+        assert np.isfinite(np.delete(result.grad[0], [1, 3])).all()
+
+
+@pytest.mark.parametrize("width", [4, 40, 1500])
+def test_kinks_and_ties_of_margins(backend, dtype, width):
+    # Reached exactly, a margin costs nothing and has no gradient; beyond it by the smallest step it has.
+    x = np.full((2, width), -9.0, dtype)
+    x[:, 1], x[0, 3], x[1, 3] = 1.5, 0.5, np.nextafter(dtype_of(0.5, dtype), dtype_of(1, dtype))
+    for name in ("multi_margin_loss", "crammer_singer_loss"):
+        result = getattr(fl, name)(x, np.ones(2, int), backend=backend, reduction="none")
+        assert result.loss[0] == 0
+        assert not result.grad[0].any()
+        assert result.loss[1] > 0
+        assert result.grad[1, 3] == -result.grad[1, 1] > 0
+    # Of equal rivals the first, wherever they stand; zeros of both signs are equal.
+    for places in ([0, 3], [3, width - 1], [2, 3]):
+        x = np.full((1, width), -9.0, dtype)
+        x[0, 1], x[0, places] = 0.5, [-0.0, 0.0]
+        grad = fl.crammer_singer_loss(x, [1], backend=backend).grad
+        assert [*np.flatnonzero(grad)] == sorted([1, places[0]])
+
+
+def dtype_of(value, dtype):
+    return np.dtype(dtype).type(value)
+
+
+def test_the_log_likelihood_looks_at_the_target_alone(backend, dtype):
+    x = np.array([[-1.0, NAN, INF], [-INF, 0.0, NAN], [NAN, -1.0, -2.0]], dtype)
+    result = fl.nll_loss(x, [0, 0, 0], backend=backend, reduction="none")
+    np.testing.assert_array_equal(result.loss, [1, INF, NAN])
+    np.testing.assert_array_equal(result.grad, [[-1, 0, 0], [-1, 0, 0], [NAN, 0, 0]])
 
 
 @pytest.mark.parametrize("width", [2, 3, 40])

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from cases import LOSS_NAMES, build, keep, param_sets, variants, weights
+from cases import LOSS_NAMES, ROWS, build, keep, param_sets, variants, weights
 from oracle import assert_close, expected
 
 import fastloss as fl
@@ -32,7 +32,7 @@ def test_shapes(loss, backend, shape):
 
 # One and two classes, both sides of the switch from narrow to wide rows, rows of several chunks and above a block.
 @pytest.mark.parametrize("width", [1, 2, 3, 10, 31, 32, 33, 64, 100, 1000, 1025, 4097])
-@pytest.mark.parametrize("name", ["cross_entropy", "td_loss"])
+@pytest.mark.parametrize("name", [*ROWS, "td_loss"])
 def test_widths_of_rows(name, backend, dtype, width):
     for case in variants(name, dtype, (19,), width)[:: 1 if width < 100 else 2]:
         kept, weight = keep(case.shape), weights(case.shape)
@@ -40,14 +40,16 @@ def test_widths_of_rows(name, backend, dtype, width):
         assert_close(case(backend, **options), expected(case, **options), dtype, case.params)
 
 
-def test_a_quarter_of_a_million_classes(backend):
-    case = build("cross_entropy", "float32", (2,), 250_007)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_quarter_of_a_million_classes(name, backend):
+    case = build(name, "float32", (2,), 250_007)
     assert_close(case(backend), expected(case), "float32")
 
 
 @pytest.mark.parametrize("width", [7, 40])
-def test_more_rows_than_fit_side_by_side(backend, width):
-    case = build("cross_entropy", "float64", (1300,), width, label_smoothing=0.375)
+@pytest.mark.parametrize("name", ROWS)
+def test_more_rows_than_fit_side_by_side(name, backend, width):
+    case = build(name, "float64", (1300,), width, **param_sets(name)[-1])
     options = {"sample_weight": weights((1300,)), "mask": keep((1300,)), "reduction": "none"}
     assert_close(case(backend, **options), expected(case, **options), "float64")
 
@@ -142,6 +144,34 @@ def test_worked_examples(backend):
     assert loss == pytest.approx(0.25299950, abs=1e-8)
     loss = fl.mse_loss(np.array([2.5, 3, 1.5, 4]), np.array([2.3, 3.2, 1.8, 3.7]), backend=backend).loss
     assert loss == pytest.approx(0.065)
+
+
+def test_margins_by_hand(backend):
+    x, y = np.array([[2.0, 1.5, 0.0, 4.0]]), [0]  # violations 0.5, 0 and 3
+    weight = np.array([2.0, 1.0, 1.0, 1.0])
+    for loss, options, wanted, grad in (
+        (fl.multi_margin_loss, {}, 3.5 / 4, [-0.5, 0.25, 0, 0.25]),
+        (fl.multi_margin_loss, {"p": 2}, 9.25 / 4, [-1.75, 0.25, 0, 1.5]),
+        (fl.multi_margin_loss, {"margin": -1.0}, 1 / 4, [-0.25, 0, 0, 0.25]),
+        (fl.multi_margin_loss, {"weight": weight}, 3.5 / 2, [-1, 0.5, 0, 0.5]),  # the mean is over rows
+        (fl.crammer_singer_loss, {}, 3.0, [-1, 0, 0, 1]),
+        (fl.crammer_singer_loss, {"weight": weight, "margin": 0.5}, 5.0, [-2, 0, 0, 2]),
+        (fl.nll_loss, {}, -2.0, [-1, 0, 0, 0]),
+        (fl.nll_loss, {"weight": weight}, -2.0, [-1, 0, 0, 0]),  # the mean is over weights
+    ):
+        result = loss(x, y, backend=backend, **options)
+        assert result.loss == wanted
+        np.testing.assert_array_equal(result.grad, [grad])
+
+
+@pytest.mark.parametrize("width", [5, 40])
+def test_nll_of_log_probabilities_is_cross_entropy(backend, width):
+    case = build("cross_entropy", "float64", (67,), width, weight=np.arange(1.0, width + 1))
+    x, y = case.args
+    log_p = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    wanted = case(backend).loss
+    assert case.with_args(log_p, y)(backend).loss == pytest.approx(wanted)
+    assert fl.nll_loss(log_p, y, backend=backend, **case.params).loss == pytest.approx(wanted)
 
 
 def test_td_target_by_hand(backend):

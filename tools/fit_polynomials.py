@@ -40,6 +40,7 @@ FITS = {
     "exp_tail, float64": (exp_tail, EXP_INTERVAL, 11, np.float64, exp_weight),
     "log1p_tail, float32": (log1p_tail, [0, 1], 10, np.float32, 1 / mp.log(2)),
     "log1p_tail, float64": (log1p_tail, [0, 1], 21, np.float64, 1 / mp.log(2)),
+    "atanh_tail, float32": (atanh_tail, [0, (ATANH_MAX * mp.mpf("1.001")) ** 2], 4, np.float32, ATANH_MAX**2),
     "atanh_tail, float64": (atanh_tail, [0, (ATANH_MAX * mp.mpf("1.001")) ** 2], 7, np.float64, ATANH_MAX**2),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from fastloss._blocks import blocks_of
 from fastloss._threads import GRAIN as GRAIN
-from fastloss.registry import LOSSES
+from fastloss.registry import DOMAINS, LOSSES, Loss
 
 name = "cython"
 LEVELS = {1: "v1", 3: "v3", 4: "v4"}
@@ -56,14 +57,21 @@ def describe() -> str:
     return f"CPU level {level}{forced} {fma}"
 
 
-def plain_elementwise(facts, input, target, params, weight, mask, mean, grad, out):
+@functools.cache
+def _domains(loss: str) -> tuple[int, int, int]:
+    facts = LOSSES[loss]
+    return DOMAINS[facts.input].code, DOMAINS[facts.target].code, DOMAINS[facts.third_domain].code
+
+
+def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, mean, grad, want_third, out):
     """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next two."""
     return kernels.plain_elementwise(
-        facts.index, input, target, params, weight, mask, mean, grad, out, facts.target == "unit"
-    )
+        facts.index if third is None else facts.third_index, input, target, third, params, _domains(facts.name), weight,
+        mask, mean, grad, want_third, out,
+    )  # fmt: skip
 
 
-plain_cross_entropy = kernels.plain_cross_entropy
+plain_rows = kernels.plain_rows
 
 
 def plain_td_loss(
@@ -76,17 +84,19 @@ def plain_td_loss(
     )  # fmt: skip
 
 
-def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
+def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, grad, hess, partials, threads):
     facts = LOSSES[loss]
-    arguments = (facts.index, x, y, params, weight, mask, scale, losses, grad, hess, facts.target == "unit")
+    index = facts.index if third is None else facts.third_index
+    arguments = (index, mode, x, y, third, params, _domains(loss), weight, mask, scale, losses, grad, hess)
     return kernels.elementwise(*arguments, partials, threads)
 
 
-def cross_entropy(
-    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
-):
-    arguments = (x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad)
-    return kernels.cross_entropy(*arguments, partials, threads)
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
+    arguments = (x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad)
+    return kernels.rows(LOSSES[loss].index, *arguments, partials, threads)
+
+
+softmax = kernels.softmax
 
 
 def target_weight(target, classes, class_weight, ignore_index, weight, mask):

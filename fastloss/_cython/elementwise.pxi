@@ -3,8 +3,8 @@
 cdef enum:
     MAX_PARAMS = 8
 
-ctypedef void (*LoopF32)(const float*, const float*, const double*, float, float*, float*, float*, Py_ssize_t) noexcept nogil
-ctypedef void (*LoopF64)(const double*, const double*, const double*, double, double*, double*, double*, Py_ssize_t) noexcept nogil
+ctypedef void (*LoopF32)(const float*, const float*, const float*, const double*, float, float*, float*, float*, Py_ssize_t) noexcept nogil
+ctypedef void (*LoopF64)(const double*, const double*, const double*, const double*, double, double*, double*, double*, Py_ssize_t) noexcept nogil
 
 
 cdef struct ElementwiseJob:
@@ -12,61 +12,114 @@ cdef struct ElementwiseJob:
     const void* x
     const void* y
     Code y_code
+    const void* third       # NULL or what else differs per element, of x's dtype
+    Py_ssize_t period       # of its values, which are repeated
     double params[MAX_PARAMS]
     void* grad
-    void* hess
-    bint unit_target    # targets must lie in [0, 1]
+    void* hess              # the Hessian, or the gradient by the third array
+    int domains[3]          # of x, y and third, as in registry.DOMAINS
     int loss
-    int mode            # as in _codegen.MODES
+    int mode                # as in _codegen.MODES
 
 
-cdef inline void run_loop(int loss, int mode, const real* x, const real* y, const double* params, real scale,
-                          real* losses, real* grads, real* hessians, Py_ssize_t n) noexcept nogil:
+cdef inline void run_loop(int loss, int mode, const real* x, const real* y, const real* z, const double* params,
+                          real scale, real* losses, real* grads, real* hessians, Py_ssize_t n) noexcept nogil:
     if real is float:
-        (<LoopF32>_loops[loss][0][mode])(x, y, params, scale, losses, grads, hessians, n)
+        (<LoopF32>_loops[loss][0][mode])(x, y, z, params, scale, losses, grads, hessians, n)
     else:
-        (<LoopF64>_loops[loss][1][mode])(x, y, params, scale, losses, grads, hessians, n)
+        (<LoopF64>_loops[loss][1][mode])(x, y, z, params, scale, losses, grads, hessians, n)
 
 
-cdef inline bint suspect(const real* y, Py_ssize_t n) noexcept nogil:
-    # False only if all y are in [0, 1]: their bits, as integers, are in order, and none are above those of 1.
+cdef inline bint belongs(int domain, real v) noexcept nogil:
+    # Whether a value lies in one of the registry's domains.
+    if domain == 1:
+        return v >= <real>0.0 and v <= <real>1.0
+    if domain == 2:
+        return v == <real>0.0 or v == <real>1.0
+    if domain == 3:
+        return v == <real>0.0 or v == <real>1.0 or v == -<real>1.0
+    if domain == 4:
+        return v >= <real>0.0
+    if domain == 5:
+        return v > <real>0.0
+    return v > -<real>1.0
+
+
+cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil:
+    # False only if all values are in the domain. Integers are collected: sums of floats would not be vectorised.
     cdef Py_ssize_t i
     cdef uint32_t k = 0
     cdef uint64_t l = 0
-    if real is float:
+    cdef real low = -<real>1.0 if domain == 6 else <real>0.0
+    if domain == 1:
+        # Bits as integers are in order, and none are above those of 1.
         for i in range(n):
-            k |= bits_f32(y[i]) | (bits_f32(<float>1.0) - bits_f32(y[i]))
-        return k >> 31
-    else:
+            if real is float:
+                k |= bits_f32(v[i]) | (bits_f32(<float>1.0) - bits_f32(v[i]))
+            else:
+                l |= bits_f64(v[i]) | (bits_f64(1.0) - bits_f64(v[i]))
+        return (k >> 31) != 0 or (l >> 63) != 0
+    if domain == 2 or domain == 3:
+        # v (v - 1), with a factor of v + 1 for signs: 0 where the value is allowed.
+        low = <real>1.0 if domain == 3 else <real>0.0
         for i in range(n):
-            l |= bits_f64(y[i]) | (bits_f64(1.0) - bits_f64(y[i]))
-        return l >> 63
+            if real is float:
+                k |= bits_f32(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
+            else:
+                l |= bits_f64(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
+        return (k << 1) != 0 or (l << 1) != 0
+    for i in range(n):
+        if real is float:
+            k |= <uint32_t>0 if (v[i] > low) | ((domain == 4) & (v[i] == low)) else <uint32_t>1
+        else:
+            l |= <uint64_t>0 if (v[i] > low) | ((domain == 4) & (v[i] == low)) else <uint64_t>1
+    return k != 0 or l != 0
 
 
-cdef bint outside_unit(const real* y, const uint8_t* mask, Py_ssize_t n) noexcept nogil:
-    # Whether a kept target is outside [0, 1] or NaN.
+cdef bint outside(int domain, const real* v, const uint8_t* mask, Py_ssize_t n, bint target) noexcept nogil:
+    # Whether a kept value is outside its domain. A prediction that is NaN is no error, it propagates.
     cdef Py_ssize_t i
-    if suspect(y, n):
+    if domain != 0 and suspect(domain, v, n):
         for i in range(n):
-            if (mask == NULL or mask[i]) and not (y[i] >= <real>0.0 and y[i] <= <real>1.0):
+            if (mask == NULL or mask[i]) and not belongs(domain, v[i]) and (target or v[i] == v[i]):
                 return True
     return False
 
 
-cdef bint targets_outside(const ElementwiseJob* job, const real* _) noexcept nogil:
-    # outside_unit for all targets at once: before an input is overwritten.
-    cdef Py_ssize_t chunk, start, n
+cdef const real* load_third(const ElementwiseJob* job, Py_ssize_t start, real* room, Py_ssize_t n) noexcept nogil:
+    # The third array's values from start on, where they are if that will do.
+    cdef Py_ssize_t i = 0, k, run
+    if job.third == NULL:
+        return NULL
+    if job.period == job.entries.n and is_native(job.entries.code, room):
+        return <const real*>job.third + start
+    while i < n:
+        k = (start + i) % job.period
+        run = min(n - i, job.period - k)
+        load(job.entries.code, job.third, k, room + i, run)
+        i += run
+    return room
+
+
+cdef bint values_outside(const ElementwiseJob* job, Py_ssize_t start, Py_ssize_t stop, const real* _) noexcept nogil:
+    # outside() for many values at once: before an input is overwritten.
+    cdef Py_ssize_t n
     cdef real room[CHUNK]
     cdef uint8_t mask_room[CHUNK]
     cdef const uint8_t* mask = NULL
-    for chunk in range((job.entries.n + CHUNK - 1) // CHUNK):
-        start = chunk * CHUNK
-        n = min(job.entries.n - start, CHUNK)
-        load(job.y_code, job.y, start, room, n)
+    while start < stop:
+        n = min(stop - start, CHUNK)
         if job.entries.mask != NULL:
             mask = load_mask(&job.entries, start, mask_room, n)
-        if outside_unit(room, mask, n):
+        load(job.y_code, job.y, start, room, n)
+        if outside(job.domains[1], room, mask, n, True):
             return True
+        load(job.entries.code, job.x, start, room, n)
+        if outside(job.domains[0], room, mask, n, False):
+            return True
+        if job.third != NULL and outside(job.domains[2], load_third(job, start, room, n), mask, n, False):
+            return True
+        start += n
     return False
 
 
@@ -76,6 +129,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef bint native = is_native(e.code, _), bad = False
     cdef real x_room[CHUNK]
     cdef real y_room[CHUNK]
+    cdef real z_room[CHUNK]
     cdef real losses[CHUNK]
     cdef real g_room[CHUNK]
     cdef real h_room[CHUNK]
@@ -83,6 +137,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef double lanes[LANES]
     cdef const real* x
     cdef const real* y
+    cdef const real* z
     cdef const real* w
     cdef real* g
     cdef real* h
@@ -106,18 +161,20 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
                 y = y_room
             if e.mask != NULL:
                 mask = load_mask(e, start, mask_room, n)
-            if job.unit_target:
-                bad |= outside_unit(y, mask, n)
-            run_loop(job.loss, job.mode, x, y, job.params, <real>e.scale, losses, g, h, n)
+            z = load_third(job, start, z_room, n)
+            bad |= outside(job.domains[0], x, mask, n, False) | outside(job.domains[1], y, mask, n, True)
+            if z != NULL:
+                bad |= outside(job.domains[2], z, mask, n, False)
+            run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n)
             if e.weight != NULL:
                 w = weights_in_place(e, start, x_room, n)
                 multiply(losses, g if job.mode != 0 else NULL, w, n)
-                if job.mode == 2:
+                if job.hess != NULL:
                     multiply(h, NULL, w, n)
             if mask != NULL:
                 spread_mask(mask, x_room, n)
                 select(losses, g if job.mode != 0 else NULL, x_room, n)
-                if job.mode == 2:
+                if job.hess != NULL:
                     select(h, NULL, x_room, n)
             if job.mode != 2:
                 add_lanes(lanes, losses, n)
@@ -125,7 +182,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
                 store(e.code, losses, e.losses, start, n)
             if not native and job.mode != 0:
                 store(e.code, g, job.grad, start, n)
-            if not native and job.mode == 2:
+            if not native and job.hess != NULL:
                 store(e.code, h, job.hess, start, n)
             start += n
         e.partials[block] = total(lanes)

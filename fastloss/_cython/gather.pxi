@@ -164,7 +164,8 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                     chosen[r] = chosen[r] if kept[r] else 0
             outside = 0
             for r in range(n):
-                outside |= chosen[r] | (count - 1 - chosen[r])  # negative if either is
+                # Negative if either is; unsigned, as -2^63 has no negative.
+                outside |= chosen[r] | <int64_t>(<uint64_t>(count - 1) - <uint64_t>chosen[r])
             if outside < 0:
                 bad = True
                 for r in range(n):
@@ -195,7 +196,7 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                 value[r] = value_at(_, e.code, job.q, (start + r) * count + chosen[r])
             spread_mask(kept, all_bits, n)
             select(value, NULL, all_bits, n)
-            run_loop(job.loss, 1, value, target, job.params, <real>e.scale, losses, grads, grads, n)
+            run_loop(job.loss, 1, value, target, <const real*>NULL, job.params, <real>e.scale, losses, grads, grads, n)
             for r in range(n):
                 errors[r] = target[r] - value[r]
             if e.weight != NULL:

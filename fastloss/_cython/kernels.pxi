@@ -4,7 +4,7 @@
 #   primitives_generated.pxi     exp, log1p, ... from fastloss/primitives.py
 #   elementwise_generated.pxi    one loop per elementwise loss, from fastloss/formulas.py
 #   blocks.pxi                   loading any dtype, weights, masks, sums: what all kernels share
-#   elementwise.pxi rows.pxi (with wide.pxi and narrow.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
+#   elementwise.pxi rows.pxi (with wide, narrow, margins.pxi) gather.pxi   the kernels: arithmetic on a range of blocks, nothing else
 #   plain.pxi                    the short way for calls on plain arrays
 #
 # A kernel never allocates, raises or touches Python. It writes one partial sum per block of fixed
@@ -80,6 +80,10 @@ include "rows.pxi"
 include "gather.pxi"
 
 HAS_FMA = bool(FASTLOSS_HAS_FMA)
+ROW_LOSSES = {
+    "cross_entropy": CROSS_ENTROPY, "multi_margin_loss": MULTI_MARGIN, "crammer_singer_loss": CRAMMER_SINGER,
+    "nll_loss": NLL,
+}
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
@@ -187,15 +191,18 @@ cdef void fill(double* values, tuple params):
         values[i] = params[i]
 
 
-cdef ElementwiseJob elementwise_job(int loss, cnp.ndarray x, cnp.ndarray y, tuple params, bint unit_target, Entries entries):
+cdef ElementwiseJob elementwise_job(int loss, cnp.ndarray x, cnp.ndarray y, cnp.ndarray third, tuple params,
+                                    tuple domains, Entries entries):
     # Everything but what is written and how gradients are scaled; so do the next two.
     cdef ElementwiseJob job
     job.entries = entries
     job.x = data_of(x)
     job.y = data_of(y)
     job.y_code = code_of(y)
+    job.third = data_of(third)
+    job.period = 0 if third is None else cnp.PyArray_SIZE(third)
     fill(job.params, params)
-    job.unit_target = unit_target
+    job.domains[0], job.domains[1], job.domains[2] = domains
     job.loss = loss
     return job
 
@@ -208,7 +215,7 @@ cdef RowJob row_job(cnp.ndarray target, Py_ssize_t classes, cnp.ndarray class_we
     job.classes = classes
     job.block_rows = max(1, BLOCK // max(1, classes))
     job.target = data_of(target)
-    job.target_code = code_of(target)
+    job.target_code = I64 if target is None else code_of(target)
     job.class_weight = <const double*>data_of(class_weight)
     job.weight_sum = classes
     if class_weight is not None:
@@ -240,29 +247,36 @@ cdef TDJob td_job(cnp.ndarray q, Py_ssize_t count, cnp.ndarray actions, cnp.ndar
     return job
 
 
-def elementwise(int loss, cnp.ndarray x not None, cnp.ndarray y not None, tuple params, cnp.ndarray weight,
-                cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray hess,
-                bint unit_target, cnp.ndarray partials not None, int threads):
+def elementwise(int loss, int mode, cnp.ndarray x not None, cnp.ndarray y not None, cnp.ndarray third, tuple params,
+                tuple domains, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad,
+                cnp.ndarray hess, cnp.ndarray partials not None, int threads):
     cdef ElementwiseJob job = elementwise_job(
-        loss, x, y, params, unit_target,
+        loss, x, y, third, params, domains,
         entries_of(x, cnp.PyArray_SIZE(x), weight, mask, scale, losses, partials))
     job.grad = data_of(grad)
     job.hess = data_of(hess)
-    job.mode = 2 if hess is not None else (1 if grad is not None else 0)
+    job.mode = mode
     cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), BLOCK, threads)
 
 
-def cross_entropy(cnp.ndarray x not None, cnp.ndarray target not None, cnp.ndarray class_weight, int64_t ignore_index,
-                  double smoothing, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
-                  cnp.ndarray grad, cnp.ndarray partials not None, int threads):
+cdef Kernel prepare_rows(RowJob* job, int loss, cnp.ndarray x, tuple params, cnp.ndarray grad):
+    # What row_job has left out; returns the kernel.
+    job.loss = loss
+    fill(job.params, params)
+    job.smoothing = job.params[0] if loss == CROSS_ENTROPY else 0.0
+    job.x = data_of(x)
+    job.grad = data_of(grad)
+    return row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
+
+
+def rows(int loss, cnp.ndarray x not None, cnp.ndarray target not None, tuple params, cnp.ndarray class_weight,
+         int64_t ignore_index, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses,
+         cnp.ndarray grad, cnp.ndarray partials not None, int threads):
     cdef RowJob job = row_job(
         target, cnp.PyArray_DIM(x, 1), class_weight, ignore_index,
         entries_of(x, cnp.PyArray_DIM(x, 0), weight, mask, scale, losses, partials))
-    job.x = data_of(x)
-    job.smoothing = smoothing
-    job.grad = data_of(grad)
-    cdef Kernel kernel = row_blocks_f64 if job.entries.code == F64 else row_blocks_f32
+    cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
 
 
@@ -288,4 +302,5 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.actions_count, threads)
 
 
+include "soft.pxi"
 include "plain.pxi"

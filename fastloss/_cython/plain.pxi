@@ -93,9 +93,42 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     return None if launch(kernel, job, blocks, block * width, threads) else <double>exact_sum(partials) / divisor
 
 
-def plain_elementwise(int loss, object x, object y, tuple params, object weight, object mask, bint mean,
-                      bint want_grad, object out, bint unit_target):
+cdef bint all_inside(const ElementwiseJob* job) except? False:
+    # Whether no value is outside its domain, with a look at pending signals now and then.
+    cdef Py_ssize_t start = 0, stop
+    cdef bint bad = False
+    while start < job.entries.n and not bad:
+        stop = min(start + SPAN, job.entries.n)
+        with nogil:
+            if job.entries.code == F32:
+                bad = values_outside(job, start, stop, <const float*>NULL)
+            else:
+                bad = values_outside(job, start, stop, <const double*>NULL)
+        PyErr_CheckSignals()
+        start = stop
+    return not bad
+
+
+cdef Py_ssize_t kept_rows(const RowJob* job) except? -1:
+    # Number of rows whose target counts, or -1 if one is bad; with a look at pending signals now and then.
+    cdef Py_ssize_t start = 0, stop, found = 0, kept = 0, n = job.entries.n
+    if n <= SPAN:
+        return count_targets(job, 0, n)
+    while start < n and found >= 0:
+        stop = min(start + SPAN, n)
+        with nogil:
+            found = count_targets(job, start, stop)
+        PyErr_CheckSignals()
+        kept += found
+        start = stop
+    return kept if found >= 0 else -1
+
+
+def plain_elementwise(int loss, object x, object y, object third, tuple params, tuple domains, object weight,
+                      object mask, bint mean, bint want_grad, bint want_third, object out):
     if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
+        return None
+    if third is not None and not alike(third, x, 0):
         return None
     cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray>y)
     if kind != cnp.PyArray_TYPE(<cnp.ndarray>x) and not cnp.PyTypeNum_ISINTEGER(kind) and not cnp.PyTypeNum_ISBOOL(kind):
@@ -103,29 +136,32 @@ def plain_elementwise(int loss, object x, object y, tuple params, object weight,
     if out is not None:
         if not want_grad or not plain_output(out, x, True):
             return None
-        if not (apart(out, y) and apart(out, weight) and apart(out, mask)):
+        if not (apart(out, y) and apart(out, third) and apart(out, weight) and apart(out, mask)):
             return None
     cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x), kept = n if mask is None else PyArray_CountNonzero(mask)
     if kept == 0:
         return None
     cdef double divisor = kept if mean else 1.0
     cdef ElementwiseJob job = elementwise_job(
-        loss, x, y, params, unit_target, entries_of(x, n, weight, mask, 1.0 / divisor, None, None))
+        loss, x, y, third, params, domains, entries_of(x, n, weight, mask, 1.0 / divisor, None, None))
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+    cdef cnp.ndarray third_grad = empty_like(x) if want_grad and want_third else None
     job.grad = data_of(grad)
-    job.hess = NULL
+    job.hess = data_of(third_grad)
     job.mode = 1 if want_grad else 0
-    if unit_target and job.grad == job.x:
-        # The kernel checks targets while it writes the gradient, too late for an input that is overwritten.
-        if targets_outside(&job, <const float*>NULL) if job.entries.code == F32 else targets_outside(&job, <const double*>NULL):
+    if job.grad == job.x:
+        # The kernel checks values while it writes the gradient, too late for an input that is overwritten.
+        if not all_inside(&job):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
     cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor)
-    return None if value is None else (value, grad)
+    if value is None:
+        return None
+    return (value, grad, third_grad) if want_third else (value, grad)
 
 
-def plain_cross_entropy(object x, object target, int64_t ignore_index, double smoothing, object weight, object mask,
-                        bint mean, bint want_grad, object out):
+def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_index, object weight, object mask,
+               bint mean, bint want_grad, object out):
     if not plain_floats(x) or not plain_integers(target) or not same_shape(x, target, 1):
         return None
     if not plain_entries(x, 1, weight, mask):
@@ -136,25 +172,17 @@ def plain_cross_entropy(object x, object target, int64_t ignore_index, double sm
         if not (apart(out, target) and apart(out, weight) and apart(out, mask)):
             return None
     cdef Py_ssize_t classes = cnp.PyArray_DIM(<cnp.ndarray>x, cnp.PyArray_NDIM(<cnp.ndarray>x) - 1)
-    cdef Py_ssize_t r, start, kept = 0, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
-    cdef int64_t y[SIDE]
+    cdef Py_ssize_t kept, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
     if n == 0 or classes == 0:
         return None
     cdef RowJob job = row_job(target, classes, None, ignore_index, entries_of(x, n, weight, mask, 1.0, None, None))
-    for start in range(0, n, SIDE):
-        if load_targets(&job, start, y, min(n - start, SIDE)):
-            return None
-        for r in range(min(n - start, SIDE)):
-            kept += y[r] >= 0
-    if kept == 0:
+    kept = kept_rows(&job)
+    if kept <= 0:
         return None
     cdef double divisor = kept if mean else 1.0
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
     job.entries.scale = 1.0 / divisor
-    job.x = data_of(x)
-    job.smoothing = smoothing
-    job.grad = data_of(grad)
-    cdef Kernel kernel = row_blocks_f32 if job.entries.code == F32 else row_blocks_f64
+    cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
     cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor)
     return None if value is None else (value, grad)
 

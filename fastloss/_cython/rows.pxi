@@ -9,6 +9,9 @@
 #
 # A row with one logit of +inf stands for its limit: 0 there, -inf elsewhere. With several it is NaN.
 
+cdef enum RowLoss:  # the registry's indices
+    CROSS_ENTROPY, MULTI_MARGIN, CRAMMER_SINGER, NLL
+
 cdef enum:
     SIDE = 64       # rows worked on side by side
     NEAR = 8192     # rows whose maximum is below this in magnitude take a shorter way to exp(x - m)
@@ -21,10 +24,12 @@ cdef struct RowJob:
     const void* x
     const void* target
     Code target_code
+    int loss
+    double params[MAX_PARAMS]
     const double* class_weight
     double weight_sum
     int64_t ignore_index
-    double smoothing
+    double smoothing        # of cross-entropy
     void* grad
 
 
@@ -67,6 +72,20 @@ cdef bint load_targets(const RowJob* job, Py_ssize_t first, int64_t* y, Py_ssize
         bad |= ((k < 0) | (k >= classes)) & (k != ignore)
         y[r] = -1 if (k < 0) | (k >= classes) | (k == ignore) else k
     return bad != 0
+
+
+cdef Py_ssize_t count_targets(const RowJob* job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    # Number of rows that do not count as masked, or -1 if a target is bad.
+    cdef Py_ssize_t r, n, kept = 0
+    cdef int64_t y[SIDE]
+    while start < stop:
+        n = min(stop - start, SIDE)
+        if load_targets(job, start, y, n):
+            return -1
+        for r in range(n):
+            kept += y[r] >= 0
+        start += n
+    return kept
 
 
 cdef bint open_sides(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded) noexcept nogil:
@@ -146,6 +165,7 @@ cdef void finish_sides(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
 
 include "wide.pxi"
 include "narrow.pxi"
+include "margins.pxi"
 
 
 cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
@@ -163,7 +183,9 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
             n = min(stop - start, SIDE)
             padded = (n + 15) // 16 * 16 if job.classes <= NARROW else (n + 3) // 4 * 4
             bad |= open_sides(job, start, &side, n, padded)
-            if job.classes <= NARROW:
+            if job.loss != CROSS_ENTROPY:
+                margin_rows(job, start, &side, n, padded, _)
+            elif job.classes <= NARROW:
                 narrow_rows(job, start, &side, n, padded, _)
             else:
                 wide_rows(job, start, &side, n, padded, _)

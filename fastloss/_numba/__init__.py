@@ -6,16 +6,19 @@ import numba
 import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
-from fastloss._numba import elementwise_generated, gather, narrow, rows, wide
+from fastloss._numba import elementwise as elements
+from fastloss._numba import elementwise_generated, gather, margins, narrow, wide
 from fastloss._numba.blocks import BFLOAT, HALF
+from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
 from fastloss._threads import split
+from fastloss.registry import DOMAINS, LOOPS, LOSSES
 
 name = "numba"
-plain_elementwise = plain_cross_entropy = plain_td_loss = None  # no shorter way for plain arrays
+plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
-_TD_KINDS = {"huber": 0, "mse": 1, "smooth_l1": 2}
+_MODES = ("loss", "loss_grad", "grad_hess")
 
 
 def describe() -> str:
@@ -66,24 +69,32 @@ def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
 
     def call(first, last):
-        work, lanes = _room(room, dtype), _room(3 * LANES + rows.SIDES, np.float64)
+        work, lanes = _room(room, dtype), _room(3 * LANES + SIDES, np.float64)
         return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, size, threads)
 
 
-def elementwise(loss, x, y, params, weight, mask, scale, losses, grad, hess, partials, threads):
-    suffix, dtype = _compute(x)
+def _loop(index, mode, suffix):
+    """Address of a generated loop."""
+    return getattr(elementwise_generated, f"{LOOPS[index].name}_{_MODES[mode]}_{suffix}").address
+
+
+def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, grad, hess, partials, threads):
+    facts, (suffix, dtype) = LOSSES[loss], _compute(x)
     if y.dtype in (HALF, BFLOAT):
         y = y.astype(dtype)  # integers that would be taken for half precision
+    domains = [DOMAINS[name].code for name in (facts.input, facts.target, facts.third_domain)]
     none = _readable(np.empty(0, x.dtype))
     outputs = [none if a is None else _readable(a) for a in (losses, grad, hess)]
     in_place = grad is not None and np.may_share_memory(grad, x)
     arguments = (
-        _readable(x), _readable(y), np.array(params, np.float64), *_entries(weight, mask), scale, *outputs, in_place,
+        _loop(facts.index if third is None else facts.third_index, mode, suffix), mode,
+        (domains[0], domains[1], domains[2] if third is not None else 0), _readable(x), _readable(y),
+        none if third is None else _readable(third), np.array(params, np.float64), *_entries(weight, mask), scale,
+        *outputs, in_place,
     )  # fmt: skip
-    kernel = getattr(elementwise_generated, f"{loss}_{suffix}")
-    return _run(kernel, arguments, partials, BLOCK, threads, dtype, 5 * CHUNK)
+    return _run(elements.elementwise_blocks, arguments, partials, BLOCK, threads, dtype, elements.ROOM)
 
 
 def _targets(target):
@@ -95,20 +106,23 @@ def _targets(target):
     return target.astype(np.int64)
 
 
-def cross_entropy(
-    x, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, partials, threads
-):
+def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
     _, dtype = _compute(x)
+    if loss in margins.KINDS:
+        own = margins.KINDS[loss], np.array(params, np.float64)
+        kernel, room = margins.margin_blocks, margins.ROOM
+    else:
+        own = params
+        few = x.shape[1] <= NARROW
+        kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     arguments = (
         _readable(x.reshape(-1)), x.shape[1], _targets(target),
         _NO_DOUBLES if class_weight is None else _readable(class_weight),
-        ignore_index, smoothing, *_entries(weight, mask), scale,
+        ignore_index, *own, *_entries(weight, mask), scale,
         _readable(np.empty(0, x.dtype) if losses is None else losses),
         _readable(np.empty(0, x.dtype) if grad is None else grad.reshape(-1)),
         grad is not None and np.may_share_memory(grad, x),
     )  # fmt: skip
-    few = x.shape[1] <= NARROW
-    kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     return _run(kernel, arguments, partials, block_rows(x.shape[1]) * x.shape[1], threads, dtype, room)
 
 
@@ -118,19 +132,20 @@ def target_weight(target, classes, class_weight, ignore_index, weight, mask):
         _targets(target), classes, _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
         *_entries(weight, mask),
     )  # fmt: skip
-    return partials, _run(rows.target_weight_blocks, arguments, partials, BLOCK, 1, np.float64, 2 * CHUNK)
+    return partials, _run(target_weight_blocks, arguments, partials, BLOCK, 1, np.float64, 2 * CHUNK)
 
 
 def td_loss(
     q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, scale, losses, grad,
     td_error, partials, threads,
 ):  # fmt: skip
-    _, dtype = _compute(q)
+    suffix, dtype = _compute(q)
     none = np.empty(0, q.dtype)
     arguments = (
         _readable(q.reshape(-1)), q.shape[1], _targets(actions), _readable(rewards), _readable(next_q.reshape(-1)),
         _readable(terminated), gamma, _readable(none if online is None else online.reshape(-1)),
-        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), _TD_KINDS[loss], np.array([delta]),
+        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), 
+        _loop(LOSSES[f"{loss}_loss"].index, 1, suffix), np.array([delta]),
         *_entries(weight, mask), scale, _readable(none if losses is None else losses),
         _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),
     )  # fmt: skip

@@ -14,20 +14,9 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
 __all__ = [
-    "apart",
-    "bare",
-    "bits",
-    "by_type",
-    "f32",
-    "f64",
-    "fma",
-    "from_bits",
-    "inline",
-    "kernel",
-    "prefetch",
-    "u32",
-    "u64",
-]
+    "apart", "bare", "bits", "by_type", "f32", "f64", "fetcher", "fma", "from_bits", "inline", "kernel", "loop", "ptr",
+    "run_loop", "u32", "u64",
+]  # fmt: skip
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
@@ -85,6 +74,50 @@ def kernel(function):
     return dispatcher
 
 
+class loop:
+    """A loop over a chunk, compiled on first use and called by its address.
+
+    So the kernels around it, which are compiled for every combination of dtypes, are not compiled for every loss.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self.pointer = None
+
+    @property
+    def address(self):
+        if self.pointer is None:
+            real = types.float32 if self.function.__name__.endswith("f32") else types.float64
+            array, params = types.CPointer(real), types.CPointer(types.float64)
+            arguments = (array, array, array, params, real, array, array, array, types.intp)
+            dispatcher = kernel(self.function)
+            dispatcher.compile(types.void(*arguments))
+            self.compiled = dispatcher.overloads[arguments]  # owns the code
+            self.pointer = self.compiled.library.get_pointer_to_function(self.compiled.fndesc.llvm_cfunc_wrapper_name)
+        return self.pointer
+
+
+@intrinsic
+def run_loop(typingctx, address, xs, ys, zs, params, scale, losses, grads, hessians):
+    """Call a loop by its address."""
+
+    def generate(context, builder, signature, arguments):
+        number, *described, scale, losses, grads, hessians = arguments
+        kinds = [k for k in signature.args if isinstance(k, types.Array)]
+        structs = [
+            context.make_array(k)(context, builder, v)
+            for k, v in zip(kinds, [*described, losses, grads, hessians], strict=True)
+        ]
+        pointers = [s.data for s in structs]
+        count = builder.extract_value(structs[0].shape, 0)
+        values = [*pointers[:4], scale, *pointers[4:], count]
+        kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
+        builder.call(builder.inttoptr(number, kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(address, xs, ys, zs, params, scale, losses, grads, hessians), generate
+
+
 def by_type(for_f32, for_f64):
     """One name for a function's two float types, told apart by the first argument."""
 
@@ -125,29 +158,46 @@ def bare(typingctx, array):
 
 
 @intrinsic
-def prefetch(typingctx, array, index):
-    """Bring the cache line of an element near, which may lie outside the array: nothing is read."""
+def ptr(typingctx, memory, index):
+    """Pointer to an element of an array, or so many elements on: one word to hand on, and no bounds to work out."""
 
     def generate(context, builder, signature, arguments):
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(fetch, [place, number(0), number(3), number(1)])
-        return context.get_dummy_value()
+        pointer, index = arguments
+        if isinstance(memory, types.Array):
+            pointer = context.make_array(memory)(context, builder, pointer).data
+        return builder.gep(pointer, [index])
 
-    return types.void(array, types.intp), generate
+    return types.CPointer(memory.dtype)(memory, types.intp), generate
+
+
+def fetcher(n):
+    """A function that brings n elements' cache lines near, which may lie outside all arrays: nothing is read."""
+
+    @intrinsic
+    def fetch(typingctx, pointer):
+        def generate(context, builder, signature, arguments):
+            number = ir.IntType(32)
+            start = builder.bitcast(arguments[0], ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [start.type, number, number, number])
+            prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            for at in range(0, n * pointer.dtype.bitwidth // 8, 64):
+                place = builder.gep(start, [ir.IntType(64)(at)])
+                builder.call(prefetch, [place, number(0), number(3), number(1)])
+            return context.get_dummy_value()
+
+        return types.void(pointer), generate
+
+    return fetch
 
 
 def apart(function):
-    """A function of three arguments that LLVM must not inline.
+    """A function of four arguments that LLVM must not inline.
 
     Inside a large function it would load the constants of a long loop anew in every iteration.
     """
 
     @intrinsic
-    def call(typingctx, a, b, c):
+    def call(typingctx, a, b, c, d):
         def generate(context, builder, signature, arguments):
             compiled = context.compile_subroutine(builder, function.py_func, signature)
             callee = context.declare_function(builder.module, compiled.fndesc)
@@ -156,7 +206,7 @@ def apart(function):
             )
             return context.get_dummy_value()
 
-        return types.void(a, b, c), generate
+        return types.void(a, b, c, d), generate
 
     return call
 

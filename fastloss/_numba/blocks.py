@@ -10,7 +10,7 @@ from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES
-from fastloss._numba._jit import bits, f32, from_bits, inline, prefetch, u32
+from fastloss._numba._jit import bits, f32, from_bits, inline, ptr, u32
 
 # float16 and bfloat16, which Numba does not know on the CPU, travel as integers that no kernel gets otherwise. Not as
 # records: Numba names compiled functions after those by a number that differs between processes.
@@ -91,13 +91,6 @@ def _put(target, i, value):
         target[i] = value
 
     return put_value
-
-
-@inline
-def fetch(source, start, stop):
-    """Bring elements near that are wanted soon."""
-    for i in range(start, stop, 64 // source.itemsize):
-        prefetch(source, i)
 
 
 def view(source, start, stop, room):
@@ -205,16 +198,50 @@ def select(values, mask):
 
 
 @inline
-def outside_unit(y, mask):
-    """Whether a kept target is outside [0, 1] or NaN."""
+def belongs(domain, v):
+    """Whether a value lies in one of the registry's domains."""
+    if domain == 1:
+        return (v >= 0) & (v <= 1)
+    if domain == 2:
+        return (v == 0) | (v == 1)
+    if domain == 3:
+        return (v == 0) | (v == 1) | (v == -1)
+    if domain == 4:
+        return v >= 0
+    if domain == 5:
+        return v > 0
+    return v > -1
+
+
+@inline
+def suspect(domain, values):
+    """False only if all values are in the domain."""
     bad = 0
-    if mask.size == 0:
-        for i in range(y.size):
-            bad |= not ((y[i] >= 0) & (y[i] <= 1))
+    if domain == 1:
+        for i in range(values.size):
+            bad |= not ((values[i] >= 0) & (values[i] <= 1))
+    elif domain == 2 or domain == 3:
+        least = 0 if domain == 2 else -1
+        for i in range(values.size):
+            v = values[i]
+            bad |= not ((v == 0) | (v == 1) | (v == least))
     else:
-        for i in range(y.size):
-            bad |= (not ((y[i] >= 0) & (y[i] <= 1))) & mask[i]
+        low = values.dtype.type(-1 if domain == 6 else 0)
+        equal = domain == 4
+        for i in range(values.size):
+            bad |= not ((values[i] > low) | ((values[i] == low) & equal))
     return bad != 0
+
+
+@inline
+def outside(domain, values, mask, target):
+    """Whether a kept value is outside its domain. A prediction that is NaN is no error, it propagates."""
+    if domain != 0 and suspect(domain, values):
+        for i in range(values.size):
+            v = values[i]
+            if (mask.size == 0 or mask[i]) and not belongs(domain, v) and (target or v == v):
+                return True
+    return False
 
 
 @inline
@@ -224,32 +251,28 @@ def clear(lanes):
 
 
 @inline
-def add_lanes(lanes, values):
+def add_lanes(lanes, values, n):
     """lanes[i % LANES] += values[i]: independent sums in a fixed order, which the compiler vectorises."""
-    quads = values.size // (4 * LANES)
+    quads = n // (4 * LANES)
     for i in range(quads):
         # Four rows of lanes at a time halve the traffic; the order of the additions stays.
-        at = i * 4 * LANES
-        a, b = values[at : at + LANES], values[at + LANES : at + 2 * LANES]
-        c, d = values[at + 2 * LANES : at + 3 * LANES], values[at + 3 * LANES : at + 4 * LANES]
-        # Over a.size, not LANES: a loop of known length is unrolled before it can be vectorised.
-        for j in range(a.size):
-            lanes[j] = (((lanes[j] + a[j]) + b[j]) + c[j]) + d[j]
-    for start in range(quads * 4 * LANES, values.size, LANES):
-        part = values[start : start + LANES]
-        for j in range(part.size):
-            lanes[j] += part[j]
+        v = ptr(values, i * 4 * LANES)
+        for j in range(LANES):
+            lanes[j] = (((lanes[j] + v[j]) + v[LANES + j]) + v[2 * LANES + j]) + v[3 * LANES + j]
+    for start in range(quads * 4 * LANES, n, LANES):
+        v = ptr(values, start)
+        for j in range(min(n - start, LANES)):
+            lanes[j] += v[j]
 
 
 @inline
 def total(lanes):
     """Sum of the lanes by halving."""
-    half = LANES // 2
-    while half > 0:
-        for j in range(half):
-            lanes[j] = lanes[j] + lanes[j + half]
-        half = half // 2
-    return lanes[0]
+    for j in range(LANES // 8):
+        a = (lanes[j] + lanes[j + 32]) + (lanes[j + 16] + lanes[j + 48])
+        lanes[j] = a + ((lanes[j + 8] + lanes[j + 40]) + (lanes[j + 24] + lanes[j + 56]))
+    a, b = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
+    return a + b
 
 
 @inline
@@ -259,7 +282,7 @@ def chunk_bounds(block, chunk, n):
 
 
 @inline
-def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start):
+def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start, mode):
     """Weights, mask, sum and stores of a chunk of results."""
     if weight.size > 0:
         room = work[: ls.size]
@@ -275,8 +298,8 @@ def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags,
             select(gs, flags)
         if hessians.size > 0:
             select(hs, flags)
-    if hessians.size == 0:
-        add_lanes(lanes, ls)
+    if mode != 2:
+        add_lanes(lanes, ls, ls.size)
     if losses.size > 0:
         store(ls, losses, start)
     if grads.size > 0:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
-from fastloss._numba._jit import bare, by_type, fma, inline, kernel
+from fastloss._numba._jit import bare, fma, inline, kernel, run_loop
 from fastloss._numba.blocks import (
     add_lanes,
     clear,
@@ -17,21 +17,9 @@ from fastloss._numba.blocks import (
     value_at,
     view,
 )
-from fastloss._numba.elementwise_generated import (
-    huber_loss_loss_grad_f32,
-    huber_loss_loss_grad_f64,
-    mse_loss_loss_grad_f32,
-    mse_loss_loss_grad_f64,
-    smooth_l1_loss_loss_grad_f32,
-    smooth_l1_loss_loss_grad_f64,
-)
 from fastloss._numba.tiles import transpose
 
 ROOM = 8 * SIDE + 2 * NARROW * SIDE  # elements of work that the kernel needs
-
-huber = by_type(huber_loss_loss_grad_f32, huber_loss_loss_grad_f64)
-mse = by_type(mse_loss_loss_grad_f32, mse_loss_loss_grad_f64)
-smooth_l1 = by_type(smooth_l1_loss_loss_grad_f32, smooth_l1_loss_loss_grad_f64)
 
 
 @inline
@@ -114,7 +102,7 @@ def best_beside(next_q, legal, first, n, count, best, nan, work):
 
 @kernel
 def td_blocks(
-    q, count, actions, rewards, next_q, terminated, gamma, online, legal, kind, params, weight, mask, scale, losses,
+    q, count, actions, rewards, next_q, terminated, gamma, online, legal, loop, params, weight, mask, scale, losses,
     grad, td_error, partials, first, last, work, flags, lanes,
 ):  # fmt: skip
     q, actions, rewards, next_q, terminated = bare(q), bare(actions), bare(rewards), bare(next_q), bare(terminated)
@@ -168,12 +156,7 @@ def td_blocks(
             for r in range(size):
                 v = value_at(q, (start + r) * count + chosen[r], work)
                 value[r] = v if kept[r] else zero
-            if kind == 0:
-                huber(value, target, params, scale, ls, gs, gs)
-            elif kind == 1:
-                mse(value, target, params, scale, ls, gs, gs)
-            else:
-                smooth_l1(value, target, params, scale, ls, gs, gs)
+            run_loop(loop, value, target, target, params, scale, ls, gs, gs)
             for r in range(size):
                 errors[r] = target[r] - value[r]
             if weight.size > 0:
@@ -182,7 +165,7 @@ def td_blocks(
                 multiply(gs, weights)
             select(ls, kept)
             select(gs, kept)
-            add_lanes(lanes, ls)
+            add_lanes(lanes, ls, ls.size)
             if losses.size > 0:
                 store(ls, losses, start)
             if td_error.size > 0:

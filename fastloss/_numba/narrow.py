@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, NARROW, SIDE
-from fastloss._numba._jit import apart, bare, by_type, f32, inline, kernel
+from fastloss._numba._jit import apart, bare, by_type, f32, inline, kernel, ptr
 from fastloss._numba.blocks import clear, results, store_converted, total, view
 from fastloss._numba.primitives_generated import exp_diff_f32, exp_diff_f64, exp_near_f32, exp_near_f64
 from fastloss._numba.rows import (
@@ -58,13 +58,13 @@ def side_maxima(x, m, beside, c):
 
 
 @inline
-def side_exp(x, beside, near):
+def side_exp(x, beside, n, near):
     """All classes in one long loop."""
     if near:
-        for i in range(x.size):
+        for i in range(n):
             x[i] = exp_near(x[i], beside[i])
     else:
-        for i in range(x.size):
+        for i in range(n):
             x[i] = exp_near(x[i], beside[i]) if abs(beside[i]) < NEAR else exp_diff(x[i], beside[i])
 
 
@@ -173,7 +173,7 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
             w = weight_of(class_weight, k)
             if w != 0.0:
                 side_smoothing(smooth, xt[k * padded : (k + 1) * padded], m, w)
-    exp_apart(xt, beside, near)
+    exp_apart(ptr(xt, 0), ptr(beside, 0), c * padded, near)
     side_sums(xt, s, ones, lost, c)
     for r in range(padded):
         s[r] = s[r] + (lost[r] + np.float64(ones[r]))

@@ -143,7 +143,7 @@ def take_losses(room, start, n, losses, lanes):
     values, y = side(room, LOSS, n), indices(room, Y, n)
     for r in range(n):
         values[r] = values[r] if y[r] >= 0 else 0.0
-    add_lanes(lanes, values)
+    add_lanes(lanes, values, values.size)
     if losses.size > 0:
         store(values, losses, start)
 
@@ -174,6 +174,6 @@ def target_weight_blocks(
             for r in range(y.size):
                 w = weights[r]
                 weights[r] = w if y[r] >= 0 else 0.0
-            add_lanes(lanes, weights)
+            add_lanes(lanes, weights, weights.size)
         partials[block] = total(lanes)
     return bad

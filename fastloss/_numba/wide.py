@@ -1,16 +1,14 @@
 """Cross-entropy of many classes; ``_cython/wide.pxi`` operation by operation."""
 
 import numpy as np
-from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
-from fastloss._numba._jit import apart, bare, by_type, inline, kernel
+from fastloss._numba._jit import apart, bare, by_type, fetcher, inline, kernel, ptr
 from fastloss._numba.blocks import (
     add_lanes,
     clear,
     copy,
-    fetch,
     put,
     results,
     store_converted,
@@ -57,50 +55,50 @@ ROOM = E_ROOM + 2 * LANES + CHUNK + 2 * SIDE  # elements of work that the kernel
 
 
 @inline
-def add_maxima(lanes, x):
+def add_maxima(lanes, x, n):
     quad = 4 * LANES
-    if x.size < quad:
-        for j in range(x.size):
+    if n < quad:
+        for j in range(n):
             v, m = x[j], lanes[j % LANES]
             lanes[j % LANES] = v if v > m else m
         return
-    for at in range(0, x.size, quad):
+    for i in range((n + quad - 1) // quad):
         # The last four rows of lanes may overlap the ones before: a maximum does not mind.
-        at = min(at, x.size - quad)
-        a, b = x[at : at + LANES], x[at + LANES : at + 2 * LANES]
-        c, d = x[at + 2 * LANES : at + 3 * LANES], x[at + 3 * LANES : at + quad]
-        for j in range(a.size):
+        v = ptr(x, min(i * quad, n - quad))
+        for j in range(LANES):
             m = lanes[j]
-            m = a[j] if a[j] > m else m
-            m = b[j] if b[j] > m else m
-            m = c[j] if c[j] > m else m
-            lanes[j] = d[j] if d[j] > m else m
+            m = v[j] if v[j] > m else m
+            m = v[LANES + j] if v[LANES + j] > m else m
+            m = v[2 * LANES + j] if v[2 * LANES + j] > m else m
+            lanes[j] = v[3 * LANES + j] if v[3 * LANES + j] > m else m
 
 
 @inline
-def greatest(lanes, room):
-    half = LANES // 2
-    for j in range(half):
-        room[j] = lanes[j + half] if lanes[j + half] > lanes[j] else lanes[j]
-    while half > 1:
-        half = half // 2
-        for j in range(half):
-            room[j] = room[j + half] if room[j + half] > room[j] else room[j]
-    return room[0]
+def larger(a, b):
+    return a if a > b else b
 
 
 @inline
-def position(lanes, x, m):
+def greatest(lanes, v):
+    for j in range(LANES // 8):
+        a = larger(larger(lanes[j + 48], lanes[j + 16]), larger(lanes[j + 32], lanes[j]))
+        b = larger(larger(lanes[j + 56], lanes[j + 24]), larger(lanes[j + 40], lanes[j + 8]))
+        v[j] = larger(b, a)
+    return larger(larger(larger(v[0], v[4]), larger(v[2], v[6])), larger(larger(v[1], v[5]), larger(v[3], v[7])))
+
+
+@inline
+def position(lanes, x, m, n):
     """Where x has the maximum that ``add_maxima`` has left in one of the lanes."""
     lane = 0
     for j in range(LANES):
         lane = j if lanes[j] == m else lane
     found = -1
-    for i in range(lane, x.size, LANES):
+    for i in range(lane, n, LANES):
         found = i if x[i] == m else found
     if found < 0:
         # It came from the last rows of lanes, which need not begin at a multiple of LANES.
-        for i in range(x.size - 4 * LANES + lane, x.size, LANES):
+        for i in range(n - 4 * LANES + lane, n, LANES):
             found = i if x[i] == m else found
     return found
 
@@ -116,22 +114,22 @@ def exp_below_f64(x, m):
 
 
 @inline
-def exp_chunk_f32(x, m, e):
+def exp_chunk_f32(x, m, e, n):
     if abs(m) < LOW:
-        for i in range(x.size):
+        for i in range(n):
             e[i] = exp_scaled_f32(x[i], m)
     else:
-        for i in range(x.size):
+        for i in range(n):
             e[i] = exp_diff_f32(x[i], m)
 
 
 @inline
-def exp_chunk_f64(x, m, e):
+def exp_chunk_f64(x, m, e, n):
     if abs(m) < NEAR:
-        for i in range(x.size):
+        for i in range(n):
             e[i] = exp_near_f64(x[i], m)
     else:
-        for i in range(x.size):
+        for i in range(n):
             e[i] = exp_diff_f64(x[i], m)
 
 
@@ -147,16 +145,19 @@ def unit_f64(m):
 
 
 @inline
-def add_exponentials_f32(lanes, e):
+def add_exponentials_f32(e, lanes, n):
     """As ``add_lanes``, but values are added in fours before they are widened."""
-    quads = e.size // (4 * LANES)
+    quads = n // (4 * LANES)
     for i in range(quads):
-        at = i * 4 * LANES
-        a, b = e[at : at + LANES], e[at + LANES : at + 2 * LANES]
-        c, d = e[at + 2 * LANES : at + 3 * LANES], e[at + 3 * LANES : at + 4 * LANES]
-        for j in range(a.size):
-            lanes[j] = lanes[j] + np.float64((a[j] + b[j]) + (c[j] + d[j]))
-    add_lanes(lanes, e[quads * 4 * LANES :])
+        v = ptr(e, i * 4 * LANES)
+        for j in range(LANES):
+            lanes[j] = lanes[j] + np.float64((v[j] + v[LANES + j]) + (v[2 * LANES + j] + v[3 * LANES + j]))
+    add_lanes(lanes, ptr(e, quads * 4 * LANES), n - quads * 4 * LANES)
+
+
+@inline
+def add_exponentials_f64(e, lanes, n):
+    add_lanes(lanes, e, n)
 
 
 exp_below = by_type(exp_below_f32, exp_below_f64)
@@ -164,21 +165,14 @@ exp_chunk = by_type(apart(exp_chunk_f32), apart(exp_chunk_f64))
 unit_of = by_type(unit_f32, unit_f64)
 
 
-def add_exponentials(lanes, e):
-    """Add a chunk of exponentials to the lanes."""
-
-
-@overload(add_exponentials)
-def _add_exponentials(lanes, e):
-    if e.dtype == types.float32:
-        return lambda lanes, e: add_exponentials_f32(lanes, e)
-    return lambda lanes, e: add_lanes(lanes, e)
+add_exponentials = by_type(add_exponentials_f32, add_exponentials_f64)
+fetch = fetcher(PIECE)
 
 
 @inline
-def add_smoothing(lanes, x, m, w):
+def add_smoothing(lanes, x, m, w, n):
     """Add w_k (m - x_k), classes of weight 0 left out."""
-    for i in range(x.size):
+    for i in range(n):
         d = np.float64(m) - np.float64(x[i])
         if w.size > 0:
             d = d * w[i] if w[i] != 0.0 else 0.0
@@ -186,68 +180,67 @@ def add_smoothing(lanes, x, m, w):
 
 
 @inline
-def scale_chunk(e, g, factor):
-    for i in range(e.size):
+def scale_chunk(e, g, factor, n):
+    for i in range(n):
         g[i] = e[i] * factor
 
 
 @inline
-def scale_in_place(e, factor):
-    for i in range(e.size):
+def scale_in_place(e, factor, n):
+    for i in range(n):
         e[i] = e[i] * factor
 
 
 @inline
-def scale_smooth_chunk(e, g, factor, shift, w):
+def scale_smooth_chunk(e, g, factor, shift, w, n):
     if w.size > 0:
-        for i in range(e.size):
+        for i in range(n):
             g[i] = np.float64(e[i]) * factor - shift * w[i]
     else:
-        for i in range(e.size):
+        for i in range(n):
             g[i] = np.float64(e[i]) * factor - shift
 
 
 @inline
-def row_maximum(x, base, c, work):
+def row_maximum(x, base, c, lanes, x_room):
     """The maximum and its place; -inf where a row holds nothing but NaN and -inf."""
-    lanes, halves, x_room = work[:LANES], work[LANES : LANES + LANES // 2], work[2 * LANES : 2 * LANES + CHUNK]
-    lowest = work.dtype.type(-INFINITY)
+    lowest = x_room.dtype.type(-INFINITY)
     m, top = lowest, 0
     for start in range(0, c, CHUNK):
-        part = view(x, base + start, base + min(start + CHUNK, c), x_room)
+        n = min(c - start, CHUNK)
+        part = ptr(view(x, base + start, base + start + n, x_room), 0)
         for j in range(LANES):
             lanes[j] = lowest
-        add_maxima(lanes, part)
-        v = greatest(lanes, halves)
+        add_maxima(lanes, part, n)
+        v = greatest(lanes, ptr(lanes, LANES))
         if v > m:
             m = v
-            top = start + position(lanes, part, v)
+            top = start + position(lanes, part, v, n)
     return m, top
 
 
 @inline
-def exponentials(grad, room, r, c, base, start, stop):
+def exponentials(grad, room, r, c, place, start, n):
     """Where the e of a row's chunk are kept: side by side if rows are short, else in the gradient's own memory."""
     if c <= BLOCK:
-        at = r * ((c + 15) // 16 * 16)
-        return room[at + start : at + stop]
-    return results(grad, base + start, base + stop, room)
+        return ptr(room, r * ((c + 15) // 16 * 16) + start)
+    return ptr(results(grad, place, place + n, room), 0)
 
 
-def refill(x, e, start, m, infinite, x_room):
+def refill(x, grad, e, place, n, m, infinite, x_room):
     """Compute the e of a chunk once more if nothing has kept them."""
 
 
 @overload(refill)
-def _refill(x, e, start, m, infinite, x_room):
-    if x.dtype == e.dtype:
-        return lambda x, e, start, m, infinite, x_room: None
+def _refill(x, grad, e, place, n, m, infinite, x_room):
+    if grad.dtype == e.dtype:
+        return lambda x, grad, e, place, n, m, infinite, x_room: None
 
-    def again(x, e, start, m, infinite, x_room):
-        part = view(x, start, start + e.size, x_room)
+    def again(x, grad, e, place, n, m, infinite, x_room):
+        part = view(x, place, place + n, x_room)
         if infinite:
             to_limit(part, 1)
-        exp_chunk(part, m, e)
+        exp_chunk(ptr(part, 0), m, e, n)
 
     return again
 
@@ -255,10 +248,10 @@ def _refill(x, e, start, m, infinite, x_room):
 @inline
 def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_place, work, room, infinite, lanes):
     """Rows first to first + n in phases."""
-    e_room, work = work[:E_ROOM], work[E_ROOM:]
-    x_room, real = work[2 * LANES : 2 * LANES + CHUNK], work[2 * LANES + CHUNK :]
+    e_room, x_room, lane_room = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], ptr(work, E_ROOM + CHUNK)
+    real = work[E_ROOM + CHUNK + 2 * LANES :]
     m, x_y = real[:padded], real[SIDE : SIDE + padded]
-    sums, gaps = lanes[:LANES], lanes[LANES : 2 * LANES]
+    sums, gaps = ptr(lanes, 0), ptr(lanes, LANES)
     y, top, s, unit = (
         indices(room, Y, padded),
         indices(room, TOP, padded),
@@ -274,7 +267,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         infinite[r] = False
         if y[r] >= 0:
             base = (first + r) * c
-            m[r], top[r] = row_maximum(x, base, c, work)
+            m[r], top[r] = row_maximum(x, base, c, lane_room, x_room)
             x_y[r] = value_at(x, base + y[r], work)
             if m[r] == INFINITY:
                 infinite[r] = True
@@ -285,29 +278,30 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
     for r in range(n):
         if y[r] < 0:
             continue
-        base = (first + r) * c
         clear(sums)
-        clear(gaps)
+        if v != 0.0:
+            clear(gaps)
         for start in range(0, c, CHUNK):
-            stop = min(start + CHUNK, c)
-            e = exponentials(grad, e_room, r, c, base, start, stop)
-            part = view(x, base + start, base + stop, x_room)
+            size = min(c - start, CHUNK)
+            place = (first + r) * c + start
+            e = exponentials(grad, e_room, r, c, place, start, size)
+            part = view(x, place, place + size, x_room)
             if infinite[r] or (in_place and c > BLOCK):
                 part = copy(part, x_room)
                 if infinite[r]:
                     to_limit(part, 1)
-            for at in range(0, stop - start, PIECE):
-                to = min(at + PIECE, stop - start)
-                fetch(x, base + n * c + start + at, base + n * c + start + to)
+            p = ptr(part, 0)
+            for k in range(0, size, PIECE):
+                fetch(ptr(x, place + n * c + k))
                 if grad.size > 0:
-                    fetch(grad, base + start + at, base + start + to)
-                exp_chunk(part[at:to], m[r], e[at:to])
+                    fetch(ptr(grad, place + k))
+                exp_chunk(ptr(p, k), m[r], ptr(e, k), min(size - k, PIECE))
             # One maximum stays out of the sum, whose digits it would swallow.
-            if start <= top[r] < stop:
+            if start <= top[r] < start + size:
                 e[top[r] - start] = zero
-            add_exponentials(sums, e)
+            add_exponentials(e, sums, size)
             if v != 0.0:
-                add_smoothing(gaps, part, m[r], class_weight[start:stop])
+                add_smoothing(gaps, p, m[r], class_weight[start : start + size], size)
         s[r] = total(sums)
         if v != 0.0:
             smooth[r] = total(gaps)
@@ -320,30 +314,31 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         return
     factors, g_y, scales = side(room, FACTOR, padded), side(room, G_Y, padded), side(room, SCALE, padded)
     for r in range(n):
-        base = (first + r) * c
         if y[r] < 0:
+            base = (first + r) * c
             for k in range(base, base + c):
                 put(grad, k, 0.0)
             continue
         factor = factors[r] / unit[r]
         for start in range(0, c, CHUNK):
-            stop = min(start + CHUNK, c)
-            e = exponentials(grad, e_room, r, c, base, start, stop)
+            size = min(c - start, CHUNK)
+            place = (first + r) * c + start
+            e = exponentials(grad, e_room, r, c, place, start, size)
             if c > BLOCK:
-                refill(x, e, base + start, m[r], infinite[r], x_room)
-            if start <= top[r] < stop:
+                refill(x, grad, e, place, size, m[r], infinite[r], x_room)
+            if start <= top[r] < start + size:
                 e[top[r] - start] = unit[r]
-            # Where e and g are the same memory, a loop over both would not be vectorised.
-            g = results(grad, base + start, base + stop, x_room) if c <= BLOCK else e
+            # A longer row's e and g are the same memory; a loop over both would not be vectorised.
+            g = results(grad, place, place + size, x_room if c <= BLOCK else e_room)
             if v != 0.0 or (work.itemsize == 4 and abs(factor) < TINY):
-                scale_smooth_chunk(e, g, factor, v * scales[r], class_weight[start:stop])
+                scale_smooth_chunk(e, ptr(g, 0), factor, v * scales[r], class_weight[start : start + size], size)
             elif c <= BLOCK:
-                scale_chunk(e, g, work.dtype.type(factor))
+                scale_chunk(e, ptr(g, 0), work.dtype.type(factor), size)
             else:
-                scale_in_place(e, work.dtype.type(factor))
-            if start <= y[r] < stop:
+                scale_in_place(e, work.dtype.type(factor), size)
+            if start <= y[r] < start + size:
                 g[y[r] - start] = g_y[r]
-            store_converted(g, grad, base + start)
+            store_converted(g, grad, place)
 
 
 @kernel

@@ -211,8 +211,7 @@ def cross_entropy(
     >>> round(loss, 12)
     0.753109126556
     """
-    (smoothing,) = _CROSS_ENTROPY.check(label_smoothing)
-    return _run.cross_entropy(
-        input, target, weight, ignore_index, smoothing, sample_weight, mask, reduction, normalizer, grad, out,
-        n_threads, backend,
+    return _run.rows(
+        _CROSS_ENTROPY, input, target, _CROSS_ENTROPY.check(label_smoothing), weight, ignore_index, sample_weight,
+        mask, reduction, normalizer, grad, out, n_threads, backend,
     )  # fmt: skip

@@ -99,14 +99,17 @@ def td_loss(
 
     Notes
     -----
-    ::
+    With reward r, action a, and phi the ``loss`` of the error; for Huber phi(e) = e^2 / 2 up to ``delta``, then
+    delta (abs(e) - delta / 2), and phi'(e) = clip(e, -delta, delta)::
 
-        target = r + gamma max over legal a' of next_q[a']    (r alone where terminated)
-        error  = target - q[a]
-        grad   = -w phi'(error) / divisor at a, with phi' = clip(error, -delta, delta) for Huber
+        target  = r + gamma max over legal a' of next_q[a']    (r alone where terminated)
+        error   = target - q[a]
+        loss    = phi(error)
+        grad_a  = -phi'(error), 0 at the other actions
 
     The target carries no gradient. Terminal states, illegal actions and masked transitions are selected away,
-    never multiplied by 0, so they may hold NaN. The sign of the TD error is rlax's.
+    never multiplied by 0, so they may hold NaN. Of equal next values the first is taken. The sign of the TD error is
+    rlax's, the kinds of loss are those of PyTorch.
 
     References
     ----------
@@ -126,7 +129,7 @@ def td_loss(
            [-0.25,  0.  ]])
     """
     gamma, delta = _TD_LOSS.check(gamma, delta)
-    if loss not in _TD_LOSSES:
+    if not isinstance(loss, str) or loss not in _TD_LOSSES:
         raise ValueError(f"loss must be one of {', '.join(map(repr, _TD_LOSSES))}, got {loss!r}")
     if loss == "huber" and delta == 0.0:
         raise ValueError("delta must be positive and finite for loss='huber', got 0.0")

@@ -76,8 +76,8 @@ def warmup(
             x, index = np.zeros((1, 2), dtype), np.zeros(1, np.int64)
             if name == "td_loss":
                 fl.td_loss(x, index, x[:, 0], x, index == 0, backend=backend)
-            elif name == "cross_entropy":
-                fl.cross_entropy(x, index, backend=backend)
+            elif LOSSES[name].kind == "rows":
+                getattr(fl, name)(x, index, backend=backend)
             else:
                 loss = getattr(fl, name)
                 loss(x, x, backend=backend)

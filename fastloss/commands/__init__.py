@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +15,21 @@ class CommandError(Exception):
     """A mistake of the user's: its message is printed as one line, and the exit status is 2."""
 
 
-def demo_extra(module: str, distribution: str, purpose: str) -> ModuleType:
-    """Import a module that the extra `demo` brings, or say in one line how to get it."""
+def from_extra(extra: str, module: str, distribution: str, purpose: str) -> ModuleType:
+    """Import a module that an extra brings, or say in one line how to get it."""
     try:
         return import_module(module)
     except ImportError as error:
         raise CommandError(
-            f'{purpose} needs {distribution} ({error}): python -m pip install "fastloss[demo]"'
+            f'{purpose} needs {distribution} ({error}): python -m pip install "fastloss[{extra}]"'
         ) from error
+
+
+def check_folder(path: str) -> None:
+    """Raise an error if the folder of a file to be written is missing: found out before the work, not after it."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise CommandError(f"{path}: there is no folder {folder}")
 
 
 @contextmanager

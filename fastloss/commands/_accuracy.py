@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, _codegen, _cython, _threads
-from . import CommandError, _exhaustive, demo_extra, one_line, progress_bar
+from . import CommandError, _exhaustive, from_extra, one_line, progress_bar
 from ._exhaustive import KINDS, Found
 
 FILE = Path(__file__).parent.parent / "accuracy.json"
@@ -22,11 +22,9 @@ FILE = Path(__file__).parent.parent / "accuracy.json"
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, say whether every budget holds."""
-    demo_extra("numba", "Numba", "check --exhaustive")
+    from_extra("numba", "numba", "Numba", "check --exhaustive")
     if arguments.backend is not None:
         raise CommandError("--exhaustive measures both compiled backends: leave --backend out")
-    if arguments.write and arguments.share < 1:
-        raise CommandError("--write needs all inputs: leave --share out")
     tasks = _exhaustive.plan(arguments.share, tuple(arguments.part or _exhaustive.WORK))
     found: Found = {}
     with State(arguments.state and Path(arguments.state), arguments.share) as state:
@@ -42,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
                 advance(1)
     failed = [row for row, kinds in found.items() if not _report(row, kinds)]
     if arguments.write:
-        write(found)
+        write(found, arguments.share)
     print(f"{len(found) - len(failed)} of {len(found)} rows within their budgets")
     return 1 if failed else 0
 
@@ -129,14 +127,15 @@ def table() -> dict[str, Any]:
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
-def write(found: Found) -> None:
+def write(found: Found, share: float) -> None:
     """Enter measured errors; rows of losses that are no more go."""
+    every = "all" if share == 1 else f"one in {round(1 / share)}"
     old, rows = table(), {}
     stamp = {"date": f"{datetime.date.today()}", "version": __version__, "cpu": level()}
     for row, budgets in _exhaustive.budgets().items():
         entry = old.get(row, {})
         if row in found:
-            entry = {"inputs": "all" if row in _exhaustive.complete() else "random and climbed", **stamp}
+            entry = {"inputs": every if row in _exhaustive.complete() else "random and climbed", **stamp}
             entry |= {kind: {"measured": error, "at": place} for kind, (error, place) in found[row].items()}
         kinds = {kind: {"budget": budgets[kind]} | entry.get(kind, {}) | {"budget": budgets[kind]} for kind in budgets}
         rows[row] = {key: value for key, value in entry.items() if key not in KINDS} | kinds

@@ -14,7 +14,15 @@ from .. import reference
 from ..registry import LOSSES, Loss
 
 # Exact in float32 and different from every default, so that an ignored parameter is noticed.
-_OTHER_PARAMS = {"pos_weight": 2.0, "label_smoothing": 0.25, "delta": 0.5, "beta": 0.5, "gamma": 0.75}
+_OTHER_PARAMS = {
+    "pos_weight": 2.0,
+    "label_smoothing": 0.25,
+    "delta": 0.5,
+    "beta": 0.5,
+    "gamma": 0.75,
+    "p": 2,
+    "margin": 0.5,
+}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 import fastloss as fl
 
 from .. import _cython, reference
-from ..registry import LOSSES
+from ..registry import DOMAINS, LOSSES
 from . import _ulp
 
 # Of a task: inputs at a time, and random inputs of a loss.
@@ -31,6 +31,8 @@ WIDTHS = (2, 3, 10, 32, 33, 1000, 10_000, 100_000)
 TERMS = 10**8
 BINARY = "binary_cross_entropy_with_logits"
 KINDS = ("normal", "subnormal", "special")
+# References of losses of rows.
+ROWS = {"cross_entropy": _ulp.cross_entropy_rows}
 
 Found = dict[str, dict[str, tuple[float, str]]]
 
@@ -61,6 +63,10 @@ PRIMITIVES = {
     # 2^-k exp(x), k = -32; the kernels' lowest x is -128, where it is 0.
     "exp_scaled": Primitive(lambda m, x: m.exp(x) * 2**32, -100.0, -0.0, 1.1, 1.0, ("f32",), lambda suffix: (0.0,)),
     "log1p_unit": Primitive(lambda m, x: m.log1p(x), 0.0, 1.0, 1.5, 0.5),
+    "exp": Primitive(lambda m, x: m.exp(x), -math.inf, math.inf, 1.0, 1.0),
+    "drop_neg": Primitive(lambda m, x: -m.expm1(-x), 0.0, math.inf, 1.5, 0.5, more=_limit),
+    "log": Primitive(lambda m, x: m.log(x), 0.0, math.inf, 1.5, 0.5),
+    "log1p_any": Primitive(lambda m, x: m.log1p(x), -1.0, math.inf, 1.5, 0.5),
     "log1p": Primitive(lambda m, x: m.log1p(x), 0.0, 2.0**40, 1.5, 0.5, ("f64",)),
 }
 
@@ -88,14 +94,14 @@ def budgets() -> dict[str, dict[str, float]]:
         for suffix in p.floats:
             table[f"{name} {DTYPES[suffix]}"] = {"normal": p.ulp, "subnormal": p.subnormal_ulp}
     for facts, dtype in itertools.product(LOSSES.values(), DTYPES.values()):
-        if facts.kind in ("elementwise", "rows"):
+        if facts.name in elementwise() or facts.name in ROWS:
             for what, ulp in (("loss", facts.loss_ulp), ("grad", facts.grad_ulp)):
                 # Two roundings for one in every multiply-add.
                 ulp += 0.5 if ulp > 0.5 and not HAS_FMA else 0.0
                 table[f"{facts.name} {what} {dtype}"] = {"normal": ulp, "subnormal": min(ulp, SUBNORMAL_ULP)}
-        if facts.kind == "elementwise":
+        if facts.name in elementwise() and facts.sums is None:
             table[f"{facts.name} hess {dtype}"] = {"normal": HESS_ULP, "subnormal": SUBNORMAL_ULP}
-        if facts.target == "unit":
+        if facts.name == BINARY:
             # In units of 2^-23 (2^-52) of the gradient's range: its zero is ill-conditioned.
             table[f"{facts.name} grad, soft targets {dtype}"] = {"normal": 1.0}
     table["sum of 10^8 losses float32"] = {"normal": 0.51}
@@ -104,6 +110,11 @@ def budgets() -> dict[str, dict[str, float]]:
 
 SUBNORMAL_ULP, HESS_ULP = 1.5, 5.0
 DTYPES = {"f32": "float32", "f64": "float64"}
+
+
+def elementwise() -> list[str]:
+    """The elementwise losses: every one of the registry."""
+    return [name for name, facts in LOSSES.items() if facts.kind == "elementwise" and hasattr(fl, name)]
 
 
 def complete() -> set[str]:
@@ -126,10 +137,10 @@ def plan(share: float, parts: tuple[str, ...]) -> list[Task]:
             tasks += [Task("primitives", name, "float64", k) for k in range(math.ceil(64 * share))]
     tasks += [Task("binary", BINARY, "float32", k) for k in range(math.ceil(2**32 * share / CHUNK))]
     for facts, dtype in itertools.product(LOSSES.values(), DTYPES.values()):
-        if facts.kind == "elementwise":
+        if facts.name in elementwise():
             sets = range(1 + bool(facts.params))
             tasks += [Task("losses", facts.name, dtype, k, n) for n in sets for k in range(math.ceil(8 * share))]
-        if facts.kind == "rows":
+        if facts.name in ROWS:
             widths = WIDTHS if share == 1 else WIDTHS[:-2]
             tasks += [Task("rows", facts.name, dtype, k, n) for n in widths for k in range(math.ceil(16 * share))]
     tasks += [Task("sums", name, "float32", 0) for name in ("mse_loss", BINARY)]
@@ -154,11 +165,12 @@ def merge(into: Found, found: Found) -> None:
 # --- measuring
 
 
-def _note(found: Found, row: str, actual, wanted, inputs, settle=None) -> np.ndarray:
-    """Enter the largest errors of a row; returns all of them."""
-    errors = _ulp.errors(actual, wanted)
-    # Far above the reference's own error: 2^-29 ULP in float64 for float32, 2^-11 in long double for float64.
-    doubt = 0.02 if actual.dtype == np.float64 else 1e-5
+def _note(found: Found, row: str, actual, wanted, inputs, settle=None, size=0) -> np.ndarray:
+    """Enter the largest errors of a row; returns all of them. A size above the results' gives its unit instead."""
+    errors = _ulp.errors(actual, wanted, size)
+    # Above the reference's own error: 2^-29 ULP in float64 for float32; in long double for float64 2^-11, and half
+    # a unit in the exponential of a large product.
+    doubt = 0.5 if actual.dtype == np.float64 else 1e-5
     for kind, chosen in _ulp.kinds(wanted, actual.dtype).items():
         index = np.flatnonzero(chosen)
         if not index.size:
@@ -166,7 +178,8 @@ def _note(found: Found, row: str, actual, wanted, inputs, settle=None) -> np.nda
         at, bound = index[np.argmax(errors[index])], _bounds()[row].get(kind, math.inf)
         if settle is not None and kind != "special" and errors[at] > bound - doubt and np.isfinite(errors[at]):
             near = index[errors[index] > bound - doubt][:1000]
-            errors[near] = [_settled(actual[i], settle(*(float(v[i]) for v in inputs))) for i in near]
+            sizes = np.broadcast_to(size, errors.shape)
+            errors[near] = [_settled(actual[i], settle(*(float(v[i]) for v in inputs)), sizes[i]) for i in near]
             at = index[np.argmax(errors[index])]
         merge(found, {row: {kind: (float(errors[at]), _place(inputs, at))}})
     return errors
@@ -180,12 +193,13 @@ def _place(inputs, at: int) -> str:
     return f"{inputs}: {at}" if isinstance(inputs, Task) else ", ".join(float(v[at]).hex() for v in inputs)
 
 
-def _settled(actual, exact) -> float:
+def _settled(actual, exact, size=0.0) -> float:
     """An error in ULP from a result of mpmath."""
     info = np.finfo(actual.dtype)
-    if exact == 0:
+    if exact == 0 and size == 0:
         return 0.0 if actual == 0 else math.inf
-    unit = mpmath.ldexp(1, max(mpmath.frexp(exact)[1] - 1, int(info.minexp)) - info.nmant)
+    largest = max(abs(exact), mpmath.mpf(float(size)))
+    unit = mpmath.ldexp(1, max(mpmath.frexp(largest)[1] - 1, int(info.minexp)) - info.nmant)
     return float(abs(mpmath.mpf(float(actual)) - exact) / unit)
 
 
@@ -193,23 +207,24 @@ def _wide(dtype: str):
     return np.float64 if dtype == "float32" else np.longdouble
 
 
-def _climb(x, y, measure: Callable, rng, rounds: int = 8) -> None:
-    """Look for larger errors around the largest, by steps of all sizes in units in the last place."""
-    seeds = None
+def _climb(arrays: tuple[np.ndarray, ...], measure: Callable, rng, rounds: int = 8) -> None:
+    """Look for larger errors around the largest, by steps of all sizes in units in the last place.
+
+    ``measure`` takes arguments and returns those of them that lie in the domain, and errors of several kinds.
+    """
     for _ in range(rounds + 1):
-        errors = measure(x, y)
+        arrays, errors = measure(*arrays)
         best = np.unique(np.concatenate([np.argsort(e)[-24:] for e in errors]))
-        best = best if seeds is None else best[:72]
-        seeds = x[best], y[best]
-        signed = np.dtype(f"i{x.itemsize}")
-        steps = rng.choice([-1, 1], (2, len(best), 96)) * 2 ** rng.integers(0, 8 * x.itemsize // 2, (2, len(best), 96))
-        steps[1] *= rng.integers(0, 2, steps[1].shape)
-        x, y = (
-            (a[:, None].view(signed) + s.astype(signed)).view(a.dtype).ravel()
-            for a, s in zip((seeds[0], seeds[1]), steps, strict=True)
+        steps = rng.choice([-1, 1], (len(arrays), len(best), 96)) * 2 ** rng.integers(
+            0, 4 * arrays[0].itemsize, (len(arrays), len(best), 96)
         )
-        keep = np.isfinite(x) & np.isfinite(y)
-        x, y = x[keep], y[keep]
+        # The others stay where they are half of the time.
+        steps[1:] *= rng.integers(0, 2, steps[1:].shape)
+        signed = np.dtype(f"i{arrays[0].itemsize}")
+        arrays = tuple(
+            (array[best, None].view(signed) + step.astype(signed)).view(array.dtype).ravel()
+            for array, step in zip(arrays, steps, strict=True)
+        )
 
 
 # --- primitives
@@ -266,17 +281,18 @@ def _primitive(task: Task, share: float) -> Found:
     p = PRIMITIVES[task.name]
     row = f"{task.name} {task.dtype}"
 
-    def measure(x, _):
+    def measure(x):
+        x = x[(x >= p.low) & (x <= p.high)]
         settle = partial(p.exact, mpmath)
         with mpmath.workprec(120):
             wanted = p.exact(np, x.astype(_wide(task.dtype)))
-            return [_note(found, row, primitive(task.name, x), wanted, (x,), lambda v: settle(mpmath.mpf(v)))]
+            return (x,), [_note(found, row, primitive(task.name, x), wanted, (x,), lambda v: settle(mpmath.mpf(v)))]
 
     if task.dtype == "float32":
         for x in _slices(_patterns(p.low, p.high), task.number, share):
-            measure(x, None)
+            measure(x)
         if task.number == 0:
-            measure(np.array([p.low, p.high, math.nan], np.float32), None)
+            measure(np.array([p.low, p.high], np.float32))
         return found
     rng = np.random.default_rng(task.number)
     some = [
@@ -286,40 +302,38 @@ def _primitive(task: Task, share: float) -> Found:
     ]
     x = np.abs(np.concatenate(some))
     x = np.concatenate([x[::2], -x[1::2]]) if p.low < 0 < p.high else x if p.high > 0 else -x
-    x = x[(x >= p.low) & (x <= p.high)]
-
-    def inside(x, y):
-        x = np.clip(x, p.low, p.high)
-        return measure(x, y)
-
-    _climb(x, np.zeros_like(x), inside, rng)
+    _climb((x,), measure, rng)
     return found
 
 
 # --- elementwise losses
 
 
-def _results(name: str, x, y, params, variants: bool = True) -> Iterator[tuple[str, tuple[np.ndarray, ...], list[str]]]:
+def _results(name: str, arrays, params, variants: bool = True) -> Iterator[tuple[tuple[np.ndarray, ...], list[str]]]:
     """Loss, gradient and Hessian by every compiled backend, and what differs that should have the same bits."""
-    function, first = getattr(fl, name), None
+    (x, y, *third), first = arrays, None
+    # The third array, where there is one, goes by its name.
+    params = params | dict(zip([str(LOSSES[name].third)], third, strict=False))
     for backend in (b for b in fl.backends() if b != "numpy"):
-        common: dict[str, Any] = {"backend": backend, "n_threads": 1}
-        loss, grad = function(x, y, reduction="none", **params, **common)
-        hess = fl.grad_hess(function, x, y, **params, **common).hess
+        call = partial(getattr(fl, name), reduction="none", **params, backend=backend, n_threads=1)
+        loss, grad, *_ = call(x, y)
+        hess = fl.grad_hess(getattr(fl, name), x, y, **params, backend=backend, n_threads=1).hess
         problems = []
         if variants:
-            alone = function(x, y, reduction="none", grad=False, **params, **common).loss
             inside = x.copy()
-            inside = function(inside, y, reduction="none", out=inside, **params, **common).grad
-            strided = function(np.repeat(x, 2)[::2], y[::-1].copy()[::-1], reduction="none", **params, **common)
-            pairs = {"loss only": (alone, loss), "in place": (inside, grad), "strided": (strided.grad, grad)}
-            problems = [what for what, pair in pairs.items() if not _same(*pair)]
+            strided = call(np.repeat(x, 2)[::2], y[::-1].copy()[::-1])
+            pairs = {
+                "loss only": (call(x, y, grad=False).loss, loss),
+                "in place": (call(inside, y, out=inside).grad, grad),
+                "strided": (strided.grad, grad),
+            }
+            problems = [f"{backend} {what}" for what, pair in pairs.items() if not _same(*pair)]
         results = loss, grad, hess
         if first is not None and HAS_FMA:
             problems += [backend] * (not all(map(_same, results, first)))
             if not problems:
                 continue
-        yield backend, results, problems
+        yield results, problems
         first = results
 
 
@@ -332,25 +346,31 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.all((a.view(unsigned) == b.view(unsigned)) | (np.isnan(a) & np.isnan(b))))
 
 
-def _measure(found: Found, name: str, params: dict[str, Any], x, y, variants: bool = True) -> list[np.ndarray]:
+def _measure(found: Found, name: str, params: dict[str, Any], arrays, variants: bool = True) -> list[np.ndarray]:
     """Enter the errors of a loss at some points; returns them."""
-    dtype, values = x.dtype.name, LOSSES[name].parse(params)
+    dtype, values, facts = arrays[0].dtype.name, LOSSES[name].parse(params), LOSSES[name]
     wide = _wide(dtype)
-    wanted = _ulp.formula_of_arrays(name)(x.astype(wide), y.astype(wide), *map(wide, values))
-    wanted = [np.broadcast_to(np.asarray(w, wide), x.shape) for w in wanted]
+    given = (*(a.astype(wide) for a in arrays), *map(wide, values))
+    wanted = _ulp.formula_of_arrays(name)(*given)
+    wanted = [np.broadcast_to(np.asarray(w, wide), arrays[0].shape) for w in wanted]
+    sizes: list[Any] = [0, 0, 0]
+    if facts.sums is not None:
+        sums = np.vectorize(partial(facts.sums, exp=np.exp, log=lambda v: abs(np.log(abs(v)))))
+        sizes[:2] = [np.asarray(size, wide) for size in sums(*given)[:2]]
     errors = []
-    for backend, results, problems in _results(name, x, y, params, variants):
-        for number, (what, actual) in enumerate(zip(("loss", "grad", "hess"), results, strict=True)):
-            settle = partial(_settle_loss, name, values, number)
-            errors.append(_note(found, f"{name} {what} {dtype}", actual, wanted[number], (x, y), settle))
+    for results, problems in _results(name, arrays, params, variants):
+        # The Hessian of a loss of terms that cancel has no unit of its own.
+        for number, what in enumerate(("loss", "grad", "hess")[: 3 if facts.sums is None else 2]):
+            settle, row = partial(_settle_loss, name, values, number), f"{name} {what} {dtype}"
+            errors.append(_note(found, row, results[number], wanted[number], arrays, settle, sizes[number]))
         for problem in problems:
-            merge(found, {f"{name} loss {dtype}": {"special": (math.inf, f"other bits: {backend} {problem}")}})
+            merge(found, {f"{name} loss {dtype}": {"special": (math.inf, f"other bits: {problem}")}})
     return errors
 
 
-def _settle_loss(name, values, number, x, y):
+def _settle_loss(name, values, number, *arguments):
     with mpmath.workprec(200):
-        return _ulp.formula(name)(mpmath.mpf(x), mpmath.mpf(y), *map(mpmath.mpf, values))[number]
+        return _ulp.formula(name)(*map(mpmath.mpf, (*arguments, *values)))[number]
 
 
 def _binary(task: Task, share: float) -> Found:
@@ -363,7 +383,7 @@ def _binary(task: Task, share: float) -> Found:
 
 def _binary_slice(found: Found, x: np.ndarray, variants: bool) -> None:
     y = np.zeros_like(x)
-    _measure(found, BINARY, {}, x, y, variants)
+    _measure(found, BINARY, {}, (x, y), variants)
     function = getattr(fl, BINARY)
     common: dict[str, Any] = {"backend": fl.backends()[0], "n_threads": 1}
     loss, grad = function(x, y, reduction="none", **common)
@@ -375,21 +395,41 @@ def _binary_slice(found: Found, x: np.ndarray, variants: bool) -> None:
 
 
 def _params(facts, random: bool, rng) -> dict[str, float]:
-    """The defaults, or parameters between 0 and 1 that every float type holds exactly."""
-    return {p.name: rng.integers(1, 1025) / 1024 for p in facts.params if p.valid(0.375)} if random else {}
+    """The defaults; or parameters between 0 and 1 that every float type holds exactly, and the other flags."""
+    if not random:
+        # What would come from the data is given.
+        return {p.name: p.default for p in facts.params if getattr(p, "derive", False)}
+    found = {p.name: rng.integers(1, 1025) / 1024 for p in facts.params if p.valid(0.375) and not p.flag}
+    return found | {p.name: bool(rng.integers(0, 2)) for p in facts.params if p.flag}
 
 
-def _points(facts, dtype: str, rng, seed: int, share: float):
-    """Predictions and targets of all sizes, many of them where exponentials matter."""
+def _points(facts, dtype: str, rng, seed: int, share: float) -> tuple[np.ndarray, ...]:
+    """Predictions, targets and what else there is per element, of all sizes, many of them where exponentials matter."""
     kind, some = np.dtype(dtype).type, min(max(share, 1 / 16), 1.0)
     everywhere = _ulp.stratified(kind, int(some * (64 if dtype == "float32" else 16)), seed)
     ordinary = _ulp.stratified(kind, int(some * POINTS) // 20, seed + 1, low=-13, high=7 if dtype == "float32" else 10)
     x = np.concatenate([everywhere, ordinary, np.array([0, math.inf, -math.inf, math.nan], kind)])
-    if facts.target == "unit":
-        return x, rng.integers(0, 2, x.size).astype(kind)
+    if facts.input == "unit":
+        x = np.where(np.abs(x) > 1, 1 / x, x)
+    x = np.where(DOMAINS[facts.input].valid(x) | np.isnan(x), x, np.abs(x))
+    third = [np.exp2(rng.uniform(-22, 20, x.size)).astype(kind)] if facts.needs_third else []
+    if facts.target in ("unit", "binary", "sign"):
+        return x, rng.integers(-1 if facts.target == "sign" else 0, 2, x.size).astype(kind), *third
     # Targets near the prediction (the difference cancels), far from it, and zero.
     near = (x * (1 + rng.uniform(-1, 1, x.size) * 2.0 ** -rng.integers(0, 24, x.size))).astype(kind)
-    return x, np.choose(rng.integers(0, 3, x.size), [near, rng.permutation(x), np.zeros_like(x)])
+    y = np.choose(rng.integers(0, 3, x.size), [near, rng.permutation(x), np.zeros_like(x)])
+    return x, np.where(DOMAINS[facts.target].valid(y), y, np.abs(y)), *third
+
+
+def _inside(facts, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """The points that are in the loss's domain; a climb leaves targets of few values alone."""
+    x, y, *third = arrays
+    if facts.target in ("unit", "binary", "sign"):
+        y = np.clip(np.round(y), -1 if facts.target == "sign" else 0, 1)
+    good = (DOMAINS[facts.input].valid(x) | np.isnan(x)) & DOMAINS[facts.target].valid(y)
+    for array in third:
+        good &= DOMAINS[facts.third_domain].valid(array) & np.isfinite(array)
+    return tuple(array[good] for array in (x, y, *third))
 
 
 def _loss(task: Task, share: float) -> Found:
@@ -397,16 +437,16 @@ def _loss(task: Task, share: float) -> Found:
     facts = LOSSES[task.name]
     rng = np.random.default_rng([task.number, task.detail])
     params = _params(facts, bool(task.detail), rng)
-    x, y = _points(facts, task.dtype, rng, task.number, share)
-    soft = facts.target == "unit"
-    if soft and task.detail:
-        _soft(found, facts, params, x, rng)
+    arrays = _points(facts, task.dtype, rng, task.number, share)
+    if facts.name == BINARY and task.detail:
+        _soft(found, facts, params, arrays[0], rng)
         return found
 
-    def measure(x, y):
-        return _measure(found, task.name, params, x, np.round(np.clip(y, 0, 1)) if soft else y)
+    def measure(*arrays):
+        arrays = _inside(facts, arrays)
+        return arrays, _measure(found, task.name, params, arrays)
 
-    _climb(x, y, measure, rng)
+    _climb(arrays, measure, rng)
     return found
 
 
@@ -422,7 +462,7 @@ def _soft(found: Found, facts, params, x, rng) -> None:
     far, ends = np.array([[-1e4], [1e4]]), np.array([[0.0, 1.0]])
     left, right = getattr(reference, facts.name)(far + 0 * ends, ends + 0 * far, **params)[1]
     size = wide(np.max(right - left))
-    for _, results, _ in _results(facts.name, x, y, params):
+    for results, _ in _results(facts.name, (x, y), params):
         errors = np.abs(results[1].astype(wide) - wanted) / (size * wide(np.finfo(x.dtype).eps))
         at = int(np.argmax(errors))
         merge(found, {f"{facts.name} grad, soft targets {dtype}": {"normal": (float(errors[at]), _place((x, y), at))}})
@@ -445,7 +485,7 @@ def _rows(task: Task, share: float) -> Found:
     wild = rng.random(count) < 0.1
     x[wild] = rng.uniform(-1e6, 1e6, (int(wild.sum()), width))
     x = x.astype(task.dtype)
-    wanted = _ulp.cross_entropy_rows(x, y)
+    wanted = ROWS[task.name](x, y)
     first = None
     for backend in (b for b in fl.backends() if b != "numpy"):
         result = getattr(fl, task.name)(x, y, reduction="none", backend=backend, n_threads=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import FORMULAS
+from ..registry import FORMULAS, LOSSES
 from . import CommandError
 
 try:
@@ -30,11 +30,12 @@ def _units(reference: np.ndarray, info: np.finfo) -> np.ndarray:
     return np.ldexp(reference.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
 
 
-def errors(actual, reference) -> np.ndarray:
+def errors(actual, reference, size=0) -> np.ndarray:
     """Distance from a reference of higher precision, in units in the last place of ``actual``'s type.
 
-    Subnormal results count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
-    the result be; otherwise the error is infinite.
+    Where ``size`` exceeds the result, as the terms of a sum may, the unit is that of ``size``. Subnormal results
+    count in subnormal units. Where the reference rounds to an infinity or is NaN, so must the result be; otherwise
+    the error is infinite.
     """
     actual = np.asarray(actual)
     with np.errstate(all="ignore"):
@@ -42,7 +43,7 @@ def errors(actual, reference) -> np.ndarray:
         special = ~np.isfinite(rounded)
         same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
         error = np.abs(actual.astype(reference.dtype) - reference)
-        error /= _units(np.where(special, 1, reference), np.finfo(actual.dtype))
+        error /= _units(np.where(special, 1, np.maximum(np.abs(reference), size)), np.finfo(actual.dtype))
     return np.where(special | ~np.isfinite(actual), np.where(same, 0.0, np.inf), error).astype(np.float64)
 
 
@@ -55,9 +56,9 @@ def kinds(reference, dtype) -> dict[str, np.ndarray]:
     return {"normal": ~special & ~tiny, "subnormal": ~special & tiny, "special": special}
 
 
-def worst_of(actual, reference, *inputs) -> tuple[float, str]:
+def worst_of(actual, reference, *inputs, size=0) -> tuple[float, str]:
     """The largest error, and a description of the place."""
-    error = errors(actual, reference)
+    error = errors(actual, reference, size)
     worst = int(np.argmax(error))
     at = [float(np.broadcast_to(i, error.shape).flat[worst]).hex() for i in inputs]
     return float(error.flat[worst]), f"at {at}: got {actual.flat[worst]!r}, not {reference.flat[worst]!r}"
@@ -103,21 +104,53 @@ def cross_entropy_rows(x, y):
     return loss, grad
 
 
-def _names(module, name) -> dict[str, Any]:
-    """What a formula calls, from NumPy or mpmath; a name that is not here (log, expm1, ...) is the module's own."""
-    own = {key: getattr(module, key) for key in FORMULAS[name].__code__.co_names if hasattr(module, key)}
-    return own | {
-        # Beyond 12000 exp is below every long double, and takes mpmath long.
-        "exp_neg": lambda a: mpmath.mpf(0) if module is mpmath and a > 12000 else module.exp(-a),
-        "fma": lambda a, b, c: a * b + c,
-        "log1p_unit": module.log1p,
-        "abs": abs,
-    }
+def margin_rows(name, x, y, p=1, margin=1.0):
+    """Loss and gradient of rows of scores in long double."""
+    z, rows = x.astype(np.longdouble), np.arange(len(x))
+    v = np.maximum((z - z[rows, y][:, None]) + margin, 0)
+    v[rows, y] = 0
+    if name == "crammer_singer_loss":
+        best = v == v.max(axis=1, keepdims=True)
+        v = np.where(best & (best.cumsum(axis=1) == 1), v, 0)
+    share = np.longdouble(1) / (x.shape[1] if name == "multi_margin_loss" else 1)
+    grad = share * (v > 0 if p == 1 else 2 * v)
+    grad[rows, y] = -grad.sum(axis=1)
+    return share * (v**p).sum(axis=1), grad
+
+
+def _log(x):
+    return mpmath.log(x) if x > 0 else mpmath.mpf("-inf" if x == 0 else "nan")
+
+
+# Beyond 12000 exp is below every long double, and takes mpmath long.
+_NUMBERS: dict[str, Any] = {
+    "abs": abs,
+    "drop_neg": lambda a: mpmath.mpf(1) if a > 12000 else -mpmath.expm1(-a),
+    "exp": lambda x: mpmath.mpf(0) if x < -12000 else mpmath.mpf("inf") if x > 12000 else mpmath.exp(x),
+    "exp_sum": lambda x, lo: _NUMBERS["exp"](x if lo != lo else x + lo),
+    "log": _log,
+    "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
+    "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
+    "fma": lambda a, b, c: a * b + c,
+    "log1p_unit": mpmath.log1p,
+}
+_ARRAYS: dict[str, Any] = {
+    "abs": np.abs,
+    "drop_neg": lambda a: -np.expm1(-a),
+    "exp": np.exp,
+    "exp_sum": lambda x, lo: np.exp(np.where(lo == lo, x + lo, x)),
+    "log": np.log,
+    "log1p_any": np.log1p,
+    "exp_neg": lambda a: np.exp(-a),
+    "fma": lambda a, b, c: a * b + c,
+    "log1p_unit": np.log1p,
+    "where": np.where,
+}
 
 
 def formula(name):
     """A registered formula as a function of mpmath numbers: ``(loss, grad, hess)``."""
-    return types.FunctionType(FORMULAS[name].__code__, _names(mpmath, name), name)
+    return types.FunctionType(FORMULAS[name].__code__, _NUMBERS, name)
 
 
 class _Selects(ast.NodeTransformer):
@@ -136,22 +169,33 @@ def formula_of_arrays(name):
     if name not in _vectorised:
         tree = _Selects().visit(ast.parse(inspect.getsource(FORMULAS[name])))
         tree.body[0].decorator_list = []
-        space = _names(np, name) | {"where": np.where}
+        space = dict(_ARRAYS)
         exec(compile(ast.fix_missing_locations(tree), name, "exec"), space)
         _vectorised[name] = space[name]
     return _vectorised[name]
 
 
-def exact(name, x, y, params) -> list[np.ndarray]:
-    """Loss, gradient and Hessian of every element by the formula in mpmath, as long doubles."""
-    run = formula(name)
-    found: list[list] = [[], [], []]
+def exact(name, x, y, params, *third) -> list[np.ndarray]:
+    """Loss, gradient, Hessian (and more) of every element by the formula in mpmath, as long doubles."""
+    return evaluate(formula(name), x, y, params, *third)
+
+
+def term_sizes(name, x, y, params, *third) -> list[np.ndarray]:
+    """Sizes of the terms of loss and gradient where they may cancel, else zeros."""
+    sums = LOSSES[name].sums
+    if sums is None:
+        return [np.zeros(x.size, np.longdouble)] * 2
+    names = {"exp": _NUMBERS["exp"], "log": lambda v: abs(_log(abs(v)))}
+    return evaluate(lambda *given: sums(*given, **names), x, y, params, *third)
+
+
+def evaluate(run, x, y, params, *third) -> list[np.ndarray]:
+    """A function of mpmath numbers for every element."""
     with mpmath.workprec(200):
         given = [mpmath.mpf(p) for p in params]
-        for a, b in zip(x.tolist(), y.tolist(), strict=True):
-            for values, value in zip(found, run(mpmath.mpf(a), mpmath.mpf(b), *given), strict=True):
-                values.append(_longdouble(value))
-    return [np.array(values, np.longdouble) for values in found]
+        rows = zip(x.tolist(), y.tolist(), *(t.tolist() for t in third), strict=True)
+        found = [[_longdouble(value) for value in run(*map(mpmath.mpf, row), *given)] for row in rows]
+    return [np.array(values, np.longdouble) for values in zip(*found, strict=True)]
 
 
 def _longdouble(value) -> np.longdouble:

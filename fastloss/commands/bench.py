@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import CommandError, one_line, positive_int
+from . import CommandError, check_folder, one_line, positive_int
 
 _BACKENDS = ("cython", "numba")
 _TABLE_LOSSES = ("bce", "huber", "ce", "td")
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", metavar="N", type=positive_int, default=1, help="of every contender (default: 1)")
     parser.add_argument("--backend", metavar="B", choices=_BACKENDS, help="cython or numba (default: both)")
-    parser.add_argument("--plot", metavar="FILE.png", help="sweep over sizes and draw time per element, some minutes")
+    parser.add_argument("--plot", metavar="FILE", help="sweep over sizes and draw time per element, some minutes")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     losses = _losses(arguments.losses or (_PLOT_LOSSES if arguments.plot else _TABLE_LOSSES), short.losses())
     if arguments.plot:
         picture = _module("picture")
-        _check_folder(arguments.plot)
+        check_folder(arguments.plot)
     works, effort = (
         (short.curve(losses), short.CURVE_EFFORT) if arguments.plot else (short.table(losses), short.TABLE_EFFORT)
     )
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         try:
             picture.draw(results, Path(arguments.plot))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CommandError(f"{arguments.plot}: {one_line(error)}") from error
         print(f"\npicture: {arguments.plot}")
     return 0
@@ -94,10 +94,3 @@ def _contenders(headline: ModuleType, backend: str | None) -> dict[str, Any]:
     if backend and f"fastloss-{backend}" not in found:
         raise CommandError(f"backend {backend!r} is not available: python -m fastloss info says why")
     return {name: contender for name, contender in found.items() if contender.column}
-
-
-def _check_folder(path: str) -> None:
-    # Found out before the timing, not after it.
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise CommandError(f"{path}: there is no folder {folder}")

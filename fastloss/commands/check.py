@@ -43,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--share", type=_share, default=1.0, metavar="F", help="a fraction of the inputs (default: 1)")
     group.add_argument("--jobs", type=positive_int, metavar="N", help="processes (default: one per core)")
     group.add_argument("--state", metavar="FILE", help="keep what is done in FILE, and go on from there")
-    group.add_argument("--write", action="store_true", help="enter the errors into the table of accuracy")
+    group.add_argument(
+        "--write", action="store_true", help="enter the errors into the table of accuracy, and of how many inputs"
+    )
 
 
 def _share(text: str) -> float:

@@ -7,7 +7,6 @@ fastloss. The data are the 1797 images that scikit-learn ships.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ import numpy as np
 
 import fastloss as fl
 
-from . import CommandError, add_backend_argument, demo_extra, one_line, positive_int, progress_bar
+from . import CommandError, add_backend_argument, check_folder, from_extra, one_line, positive_int, progress_bar
 
 _BATCH = 64
 _MODELS = {"softmax": (64, 10), "MLP": (64, 64, 10)}
@@ -44,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise CommandError(f"--seed must not be negative, got {arguments.seed}")
     if arguments.plot:
-        demo_extra("matplotlib", "matplotlib", "--plot")
-        _check_folder(arguments.plot)
+        from_extra("demo", "matplotlib", "matplotlib", "--plot")
+        check_folder(arguments.plot)
     digits = _Digits.load(arguments.seed)
     print(f"handwritten digits: {len(digits.train_x)} to learn from, {len(digits.test_x)} to test on")
     curves = {}
@@ -76,7 +75,7 @@ class _Digits:
 
     @classmethod
     def load(cls, seed: int) -> _Digits:
-        datasets = demo_extra("sklearn.datasets", "scikit-learn", "demo")
+        datasets = from_extra("demo", "sklearn.datasets", "scikit-learn", "demo")
         images, labels = datasets.load_digits(return_X_y=True)
         images = (images / 16).astype(np.float32)
         order = np.random.default_rng(seed).permutation(len(images))
@@ -197,15 +196,8 @@ def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     return [median(seconds) for seconds in times]
 
 
-def _check_folder(path: str) -> None:
-    # Found out before the training, not after it.
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise CommandError(f"{path}: there is no folder {folder}")
-
-
 def _plot(curves: dict[str, list[float]], path: str) -> None:
-    demo_extra("matplotlib", "matplotlib", "--plot")
+    from_extra("demo", "matplotlib", "matplotlib", "--plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

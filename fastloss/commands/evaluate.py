@@ -1,15 +1,14 @@
 """Compute a loss over .npy files of any size, in constant memory.
 
 The files are memory-mapped and read in batches of rows. INPUT holds predictions
-or logits, TARGET what they are compared with; cross_entropy takes logits of shape
-(rows, ..., classes) and class indices of shape (rows, ...). The results do not
+or logits, TARGET what they are compared with; cross_entropy and the other losses of
+classes take logits of shape (rows, ..., classes) and class indices of shape (rows, ...). The results do not
 depend on the size of a batch, down to the last bit.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import re
 from time import perf_counter
@@ -17,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-import fastloss as fl
-
 from .. import registry
 from .._accumulate import LossSum
 from . import CommandError, add_backend_argument, one_line, positive_int, progress_bar
+from ._losses import full_name, name_and_value, own_parameters
 from ._npy import NpyFile
 
 _BATCH_BYTES = 4 << 20
@@ -33,13 +31,10 @@ _LIBRARY_ERRORS = (TypeError, ValueError, IndexError, RuntimeError, ImportError)
 _ARGUMENT = re.compile(r"\b(input|target|sample_weight|mask)\b")
 _ROW = re.compile(r"(\b(?:input|target|sample_weight|mask)\[|\b(?:row|index|position|at) [(\[]?)(\d+)")
 
-# Keywords that every loss has, and that are no parameters of its formula.
-_COMMON = {"sample_weight", "mask", "reduction", "normalizer", "grad", "out", "n_threads", "backend"}
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("loss", metavar="LOSS", help="an elementwise loss, or cross_entropy")
+    parser.add_argument("loss", metavar="LOSS", help="an elementwise loss, or one of classes such as cross_entropy")
     parser.add_argument("input", metavar="INPUT.npy", help="predictions or logits")
     parser.add_argument("target", metavar="TARGET.npy", help="targets or class indices")
     parser.add_argument("--weights", metavar="W.npy", help="weight of each sample")
@@ -58,7 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stream the files through the loss and print the results."""
-    name = _loss_name(arguments.loss)
+    two_arrays = [k for k, loss in registry.LOSSES.items() if loss.kind in ("elementwise", "rows")]
+    name = full_name(arguments.loss, two_arrays)
     params = _parameters(name, arguments.param)
     files = _open(arguments, name)
     total, seconds, hits, kept = _stream(arguments, name, params, files)
@@ -66,26 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _loss_name(given: str) -> str:
-    names = [
-        loss.name for loss in registry.LOSSES.values() if loss.kind == "elementwise" or loss.name == "cross_entropy"
-    ]
-    # A short alias is the same function under another name.
-    name = getattr(getattr(fl, given, None), "__name__", given)
-    if name not in names:
-        problem = "has no two-array form" if name in registry.LOSSES else "is not a loss"
-        raise CommandError(f"{given!r} {problem}; choose from {', '.join(sorted(names))}")
-    return name
+def _has_classes(name: str) -> bool:
+    return registry.LOSSES[name].kind == "rows"
 
 
 def _parameters(name: str, given: list[str]) -> dict[str, Any]:
-    signature = inspect.signature(getattr(fl, name)).parameters.values()
-    known = [p.name for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
+    known = own_parameters(name)
     params = {}
     for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise CommandError(f"--param takes NAME=VALUE, got {text!r}")
+        key, value = name_and_value("--param", text)
         if key not in known:
             raise CommandError(f"{name} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
         params[key] = _value(key, value)
@@ -116,9 +101,9 @@ def _open(arguments: argparse.Namespace, name: str) -> dict[str, NpyFile]:
     }
     files = {key: NpyFile(path) for key, path in paths.items() if path is not None}
     shape = files["input"].shape
-    if name == "cross_entropy":
+    if _has_classes(name):
         if len(shape) < 2:
-            raise files["input"].error(f"cross_entropy takes logits of shape (rows, ..., classes), got {shape}")
+            raise files["input"].error(f"{name} takes logits of shape (rows, ..., classes), got {shape}")
         shape = shape[:-1]
     elif not shape:
         raise files["input"].error("a single number; rows are needed")
@@ -156,7 +141,7 @@ def _stream(
         for start in range(0, rows, size):
             stop = min(start + size, rows)
             arrays = _feed(total, files, start, stop)
-            if name == "cross_entropy":
+            if _has_classes(name):
                 right, counted = _count_hits(arrays, params.get("ignore_index", -100))
                 hits, kept = hits + right, kept + counted
             advance(stop - start)
@@ -197,13 +182,14 @@ def _count_hits(arrays: dict[str, np.ndarray], ignore_index: int) -> tuple[int, 
 
 
 def _report(name: str, files: dict[str, NpyFile], total: LossSum, seconds: float, hits: int, kept: int) -> None:
-    classes = name == "cross_entropy"
+    classes = _has_classes(name)
     mean = float(total.mean)
     print(f"loss        {mean!r}")
     print(f"sum         {float(total.total)!r}")
     print(f"count       {kept if classes else int(total.weight)}")
-    if classes:
+    if registry.LOSSES[name].family == "softmax":
         print(f"perplexity  {_exp(mean)!r}")
+    if classes:
         print(f"accuracy    {hits / kept if kept else math.nan!r}")
     shape = files["input"].shape
     size = sum(math.prod(file.shape) * file.dtype.itemsize for file in files.values())

@@ -1,0 +1,96 @@
+"""What it costs that kernels check targets while they compute: ``python -m benchmarks.checks``.
+
+Builds the Cython kernels once more without those checks, in a temporary folder, and times both builds interleaved in
+one process, on one thread. Ratios of the best times: 1.01 means that checks cost 1 %.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fastloss import _cython
+from fastloss.registry import LOSSES
+
+ROOT = Path(__file__).resolve().parent.parent
+# Where each kernel judges a target, and what stands there in the build without checks.
+EDITS = {
+    "elementwise.pxi": [("            if job.unit_target:\n", "            if False:\n")],
+    "rows.pxi": [
+        ("        bad |= ((k < 0) | (k >= classes)) & (k != ignore)\n", ""),
+        ("-1 if (k < 0) | (k >= classes) | (k == ignore) else k", "-1 if k == ignore else k"),
+    ],
+    "gather.pxi": [("            if outside < 0:\n", "            if False:\n")],
+}
+ROUNDS = 400
+
+
+def without_checks(folder: Path):
+    """The kernels' module of this CPU level, built without checks."""
+    room = folder / "source"
+    shutil.copytree(ROOT, room, ignore=shutil.ignore_patterns(".git", "build", "*.so", "*.c", "__pycache__"))
+    for name, edits in EDITS.items():
+        file = room / "fastloss" / "_cython" / name
+        text = file.read_text(encoding="utf-8")
+        for old, new in edits:
+            assert old in text, f"{name} has no {old!r}"
+            text = text.replace(old, new)
+        file.write_text(text, encoding="utf-8")
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    environment = os.environ | {"FASTLOSS_REQUIRE_EXT": "1"}
+    subprocess.run(command, cwd=room, env=environment, check=True, stdout=subprocess.DEVNULL)
+    name = _cython.kernels.__name__
+    spec = importlib.util.spec_from_file_location(
+        name, next((room / "fastloss" / "_cython").glob(f"{name.rpartition('.')[2]}.*.so"))
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def works():
+    """Titles and calls of a module's functions, as the losses make them for plain arrays."""
+    rng = np.random.default_rng(0)
+    bce = LOSSES["binary_cross_entropy_with_logits"].index
+    for dtype in ("float32", "float64"):
+        for n in (256, 4096, 100_000):
+            x = rng.standard_normal(n).astype(dtype)
+            for kind in (dtype, "int8"):
+                y, out = (x > 0).astype(kind), np.empty_like(x)
+                call = (bce, x, y, (1.0, 0.0), None, None, True, True, out, True)
+                yield f"BCE with logits, {dtype}, targets {kind}, {n}", "plain_elementwise", call
+    for rows, classes in ((4096, 2), (4096, 10), (64, 1000)):
+        x = rng.standard_normal((rows, classes)).astype(np.float32)
+        call = (x, rng.integers(0, classes, rows), -100, 0.0, None, None, True, True, np.empty_like(x))
+        yield f"cross-entropy, {rows} x {classes}", "plain_cross_entropy", call
+    q = rng.standard_normal((4096, 18)).astype(np.float32)
+    actions, reward = rng.integers(0, 18, 4096), q[:, 0].copy()
+    call = (q, actions, reward, q, reward > 1, 0.99, None, None, 0, (1.0,), None, None, True, True, np.empty_like(q))
+    yield "TD, 4096 x 18", "plain_td_loss", call
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        modules = (_cython.kernels, without_checks(Path(folder)))
+        for title, name, arguments in works():
+            best = [float("inf")] * 2
+            functions = [getattr(module, name) for module in modules]
+            for round_ in range(ROUNDS):
+                for i in (0, 1) if round_ % 2 else (1, 0):
+                    start = time.perf_counter()
+                    for _ in range(10):
+                        functions[i](*arguments)
+                    best[i] = min(best[i], time.perf_counter() - start)
+            print(f"{title:55s} {best[0] / best[1]:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

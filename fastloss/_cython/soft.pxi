@@ -1,0 +1,510 @@
+# Softmax losses with more per class than a logit: soft targets, transformed logits, entropy, divergences.
+#
+# With p = softmax(l) of the prepared logits l, c = -log p, a distribution w that the row is compared with (soft
+# targets, smoothing, a teacher), and a term of its own for an index y:
+#   loss = U f(c_y) + sum of w_k c_k (+ sum of w_k log w_k) + z_loss lse^2 - coefficient H,   H = sum of p_k c_k
+#   dl_k = p_k (U f' + sum of w + 2 z_loss lse) - w_k - U f' [k = y] + coefficient p_k (H - c_k)
+# p, c and w of a chunk are worked out in float64; of more classes than a chunk once for every sum that needs them.
+
+cdef enum Kind:     # as in fastloss/_soft.py, like the forms
+    LOGITS, LOG_PROBS, PROBS
+
+cdef enum Form:
+    PLAIN, FOCAL, POLY, JENSEN_SHANNON
+
+
+cdef enum:
+    UNIT_DOMAIN = 1     # as in fastloss/registry.py
+
+
+cdef struct SoftJob:
+    RowJob row                  # its target may be NULL
+    const void* shares          # NULL or a distribution over the classes of each row, in the input's dtype
+    Kind kind                   # what shares hold
+    Kind input_kind
+    bint divergence             # whether the shares' own entropy is left out of the loss
+    int form
+    double params[MAX_PARAMS]
+    int count
+    const uint8_t* legal        # NULL or classes that take part
+    Py_ssize_t legal_step       # classes if every row has its own, else 0
+    double temperature
+    double softcap              # 0: none
+    double z_loss
+    double entropy              # coefficient of the entropy bonus
+    const void* factor          # NULL or a factor of the target's term for each row, in the input's dtype
+    void* lse                   # NULL or, in the input's dtype, what a row has besides its loss
+    void* entropies
+    int64_t* top
+
+
+cdef struct Sum:
+    # Of the exponentials e = unit exp(l - m) of a row: m is the maximum, s the sum without one maximum over unit.
+    double m
+    double unit
+    double s
+    double log                  # log(1 + s)
+    Py_ssize_t top
+    bint infinite
+
+
+cdef void prepare(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, bint infinite, real* l,
+                  real* slope) noexcept nogil:
+    # Logits of n classes from element `at` on, as the softmax takes them; their derivative if it is wanted.
+    cdef Py_ssize_t k
+    cdef real cap = <real>job.softcap, temperature = <real>job.temperature, a, e, d, t
+    cdef real limit = <real>0.0
+    if real is float:
+        limit = exp_max_f32
+    else:
+        limit = exp_max_f64
+    load(job.row.entries.code, job.shares if teacher else job.row.x, at, l, n)
+    if slope != NULL:
+        for k in range(n):
+            slope[k] = <real>1.0
+    if not teacher and cap > <real>0.0:
+        for k in range(n):
+            a = l[k] / cap
+            a = a + a
+            t = a if a > <real>0.0 else -a
+            if real is float:
+                e = exp_neg_f32(t, limit)
+                d = drop_neg_f32(t, limit)
+            else:
+                e = exp_neg_f64(t, limit)
+                d = drop_neg_f64(t, limit)
+            t = cap * (d / (<real>1.0 + e))
+            l[k] = t if a > <real>0.0 else -t
+            if slope != NULL:
+                slope[k] = <real>4.0 * e / ((<real>1.0 + e) * (<real>1.0 + e))
+    if temperature != <real>1.0 and not (teacher and job.kind == LOG_PROBS):
+        for k in range(n):
+            l[k] = l[k] / temperature
+        if slope != NULL:
+            for k in range(n):
+                slope[k] = slope[k] / temperature
+    if not teacher and job.legal != NULL:
+        for k in range(n):
+            l[k] = l[k] if job.legal[legal + k] else <real>-INFINITY
+        if slope != NULL:
+            for k in range(n):
+                slope[k] = slope[k] if job.legal[legal + k] else <real>0.0
+    if infinite:
+        to_limit(l, n, 1)
+
+
+cdef Py_ssize_t first_place(const real* l, real m, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(n):
+        if l[k] == m:
+            return k
+    return 0
+
+
+cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e) noexcept nogil:
+    # Sums over a row of logits; l and e keep its last chunk.
+    cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k, count = 0
+    cdef bint nan = False
+    cdef real lanes[LANES]
+    cdef double sums[LANES]
+    cdef real m = <real>-INFINITY, v
+    out.infinite = False
+    out.top = 0
+    for chunk in range((c + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        n = min(c - start, CHUNK)
+        prepare(job, teacher, base + start, legal + start, n, False, l, <real*>NULL)
+        for k in range(LANES):
+            lanes[k] = <real>-INFINITY
+        add_maxima(lanes, l, n)
+        v = greatest(lanes)
+        if v > m:
+            m = v
+            out.top = start + first_place(l, v, n)
+    if m == <real>INFINITY:
+        # One logit of +inf stands for its limit.
+        for chunk in range((c + CHUNK - 1) // CHUNK):
+            start = chunk * CHUNK
+            n = min(c - start, CHUNK)
+            prepare(job, teacher, base + start, legal + start, n, False, l, <real*>NULL)
+            for k in range(n):
+                nan |= l[k] != l[k]
+                count += l[k] == <real>INFINITY
+        out.infinite = True
+        m = <real>NAN if nan or count != 1 else <real>0.0
+        if c <= CHUNK:
+            to_limit(l, c, 1)
+    out.m = m
+    out.unit = exp_top_f64(m, halvings_f32(<float>m)) if is_low(m) else 1.0
+    clear_lanes(sums)
+    for chunk in range((c + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        n = min(c - start, CHUNK)
+        if c > CHUNK:
+            prepare(job, teacher, base + start, legal + start, n, out.infinite, l, <real*>NULL)
+        exp_chunk(l, m, e, n)
+        if start <= out.top < start + n:
+            e[out.top - start] = <real>0.0
+        add_exponentials(sums, e, n)
+        if start <= out.top < start + n:
+            e[out.top - start] = <real>out.unit
+    out.s = total(sums) / out.unit
+    out.log = log1p_f64(out.s)
+
+
+cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
+                double spread, real* l, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
+    # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a share is no probability.
+    cdef const RowJob* row = &job.row
+    cdef Py_ssize_t k, at = i * row.classes + start
+    cdef bint bad = False, several = row.classes > CHUNK
+    cdef double factor, keep = 1.0 - row.smoothing
+    if job.input_kind == LOGITS:
+        if several:
+            prepare(job, False, at, i * job.legal_step + start, n, own.infinite, l, <real*>NULL)
+            exp_chunk(l, <real>own.m, e, n)
+            if start <= own.top < start + n:
+                e[own.top - start] = <real>own.unit
+        factor = 1.0 / (own.unit * (1.0 + own.s))
+        for k in range(n):
+            p[k] = <double>e[k] * factor
+            c[k] = (own.m - <double>l[k]) + own.log
+    else:
+        load(row.entries.code, row.x, at, l, n)
+        if job.input_kind == LOG_PROBS:
+            for k in range(n):
+                c[k] = -<double>l[k]
+                p[k] = exp_f64(<double>l[k])
+        else:
+            for k in range(n):
+                p[k] = <double>l[k]
+                c[k] = -log_f64(<double>l[k])
+    if job.shares == NULL:
+        for k in range(n):
+            w[k] = spread
+    elif job.kind == LOGITS:
+        if several:
+            prepare(job, True, at, 0, n, other.infinite, t, <real*>NULL)
+            exp_chunk(t, <real>other.m, f, n)
+            if start <= other.top < start + n:
+                f[other.top - start] = <real>other.unit
+        factor = 1.0 / (other.unit * (1.0 + other.s))
+        for k in range(n):
+            w[k] = <double>f[k] * factor
+            h[k] = (<double>t[k] - other.m) - other.log
+    else:
+        load(row.entries.code, job.shares, at, t, n)
+        if job.kind == LOG_PROBS:
+            for k in range(n):
+                h[k] = <double>t[k]
+                w[k] = exp_f64(h[k])
+        else:
+            bad = outside(UNIT_DOMAIN, t, NULL, n, True)
+            for k in range(n):
+                w[k] = <double>t[k]
+            if job.divergence:
+                for k in range(n):
+                    h[k] = log_f64(w[k])
+        if row.smoothing != 0.0:
+            for k in range(n):
+                w[k] = fma_f64(keep, w[k], spread)
+    if row.class_weight != NULL:
+        for k in range(n):
+            w[k] = w[k] * row.class_weight[start + k]
+    if job.legal != NULL and row.smoothing != 0.0:
+        for k in range(n):
+            w[k] = w[k] if job.legal[i * job.legal_step + start + k] or job.shares != NULL and t[k] > <real>0.0 else 0.0
+    return bad
+
+
+cdef inline double surplus(double a, double b) noexcept nogil:
+    # log(a / m) for the mean m of a and b, none of them negative.
+    cdef double ratio = b / a
+    ratio = ratio if ratio < 1e300 else 1e300
+    return 0.6931471805599453 - log1p_f64(ratio)
+
+
+cdef inline double power(double q, double exponent) noexcept nogil:
+    # q^exponent for q in [0, 1].
+    cdef double x
+    if exponent == 0.0:
+        return 1.0
+    if exponent == 1.0:
+        return q
+    if exponent == 2.0:
+        return q * q
+    x = log_f64(q)
+    return exp_sum_f64(exponent * x, fma_f64(exponent, x, -(exponent * x)))
+
+
+cdef double own_term(const SoftJob* job, double c, double p, double q, double* slope) noexcept nogil:
+    # f(c) of the index's class, and its derivative; q = 1 - p.
+    cdef double value = c, derivative = 1.0, x = 1.0
+    cdef int k
+    if job.form == FOCAL:
+        x = power(q, job.params[0])
+        value = x * c if x != 0.0 else 0.0
+        derivative = x * (1.0 + job.params[0] * p * (c / q if q > 0.0 else 1.0)) if p > 0.0 else x
+    elif job.form == POLY:
+        for k in range(job.count):
+            derivative = derivative + job.params[k] * p * x
+            x = x * q
+            value = value + job.params[k] * x / (k + 1.0)
+    slope[0] = derivative
+    return value
+
+
+cdef double spread_of(const SoftJob* job, Py_ssize_t i) noexcept nogil:
+    # What smoothing gives to each class that takes part.
+    cdef Py_ssize_t k, count = job.row.classes
+    if job.row.smoothing == 0.0:
+        return 0.0
+    if job.legal != NULL:
+        count = 0
+        for k in range(job.row.classes):
+            count += job.legal[i * job.legal_step + k] != 0
+    return job.row.smoothing / <double>count
+
+
+cdef void gradient_of_jensen(Kind kind, const double* p, const double* w, double drift, double* v, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t k
+    if kind == PROBS:
+        for k in range(n):
+            v[k] = 0.5 * surplus(p[k], w[k])
+    else:
+        for k in range(n):
+            v[k] = 0.5 * p[k] * (surplus(p[k], w[k]) - (drift if kind == LOGITS else 0.0)) if p[k] != 0.0 else 0.0
+
+
+cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight, bint* bad, const real* _) noexcept nogil:
+    # The loss of a row, its weight included.
+    cdef const RowJob* row = &job.row
+    cdef Code code = row.entries.code
+    cdef Py_ssize_t c = row.classes, base = i * c, chunk, start, n, k
+    cdef real l[CHUNK]
+    cdef real e[CHUNK]
+    cdef real t[CHUNK]
+    cdef real f[CHUNK]
+    cdef real derivative[CHUNK]
+    cdef double p[CHUNK]
+    cdef double cost[CHUNK]
+    cdef double w[CHUNK]
+    cdef double h[CHUNK]
+    cdef double v[CHUNK]
+    cdef double lanes[3 * LANES]
+    cdef Sum own, other
+    cdef real x_y = <real>0.0
+    cdef double gap, c_y, p_y, q_y, u = 0.0, slope = 1.0, g_y = 0.0, value = 0.0, lse = 0.0, scale, factor, d
+    cdef double spread = spread_of(job, i), mass = 0.0, entropy = 0.0, drift = 0.0, more = job.entropy
+    cdef bint index = row.target != NULL, soft = job.shares != NULL, smooth = index and row.smoothing != 0.0
+    cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
+    cdef bint logits = job.input_kind == LOGITS
+    cdef bint bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.legal != NULL)
+    if logits:
+        sum_row(job, False, i, &own, l, e)
+        lse = own.m + own.log
+        if own.infinite and own.m == own.m:
+            lse = INFINITY
+    if soft and job.kind == LOGITS:
+        sum_row(job, True, i, &other, t, f)
+    if soft or smooth or entropic:
+        for k in range(3 * LANES):
+            lanes[k] = 0.0
+        for chunk in range((c + CHUNK - 1) // CHUNK):
+            start = chunk * CHUNK
+            n = min(c - start, CHUNK)
+            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
+            if soft or smooth:
+                add_lanes(lanes, w, n)
+            if entropic:
+                for k in range(n):
+                    v[k] = p[k] * cost[k] if p[k] != 0.0 else 0.0
+                add_lanes(lanes + LANES, v, n)
+            if jensen:
+                for k in range(n):
+                    v[k] = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
+                add_lanes(lanes + 2 * LANES, v, n)
+        mass = total(lanes) if soft or smooth else 0.0
+        entropy = total(lanes + LANES)
+        drift = total(lanes + 2 * LANES)
+    if index:
+        u = (1.0 - row.smoothing) * class_weight_of(row, y)
+        if job.factor != NULL:
+            load(code, job.factor, i, &x_y, 1)
+            u = u * <double>x_y
+        prepare(job, False, base + y, i * job.legal_step + y, 1, own.infinite, &x_y, derivative)
+        gap = own.m - <double>x_y
+        d = 1.0 + own.s
+        factor = <double>exp_below(x_y, <real>own.m) / own.unit
+        p_y = factor / d
+        q_y = (own.s if gap == 0.0 else d - factor) / d
+        c_y = gap + own.log
+        value = own_term(job, c_y, p_y, q_y, &slope)
+        value = u * value if u != 0.0 else 0.0
+        u = u * slope
+        g_y = p_y * (mass + 2.0 * job.z_loss * lse) - (u * q_y + spread * class_weight_of(row, y))
+        if more != 0.0:
+            g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
+        g_y = g_y * <double>derivative[0] if derivative[0] != <real>0.0 else 0.0
+    if job.z_loss != 0.0:
+        value = value + job.z_loss * lse * lse
+    value = value - more * entropy
+    if job.lse != NULL:
+        x_y = <real>lse
+        store(code, &x_y, job.lse, i, 1)
+    if job.entropies != NULL:
+        x_y = <real>entropy
+        store(code, &x_y, job.entropies, i, 1)
+    if job.top != NULL:
+        job.top[i] = own.top
+    if row.grad == NULL and not (soft or smooth):
+        return value * weight
+    scale = row.entries.scale * weight
+    factor = u + mass + 2.0 * job.z_loss * lse
+    clear_lanes(lanes)
+    for chunk in range((c + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        n = min(c - start, CHUNK)
+        terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
+        if jensen:
+            for k in range(n):
+                v[k] = (p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0) + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0)
+            for k in range(n):
+                v[k] = 0.5 * v[k]
+        elif job.divergence:
+            for k in range(n):
+                v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else 0.0
+        else:
+            for k in range(n):
+                v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
+        if soft or smooth:
+            add_lanes(lanes, v, n)
+        if row.grad == NULL:
+            continue
+        if jensen:
+            gradient_of_jensen(job.input_kind, p, w, drift, v, n)
+        elif logits:
+            for k in range(n):
+                v[k] = p[k] * factor
+            if soft or smooth:
+                for k in range(n):
+                    v[k] = v[k] - w[k]
+            if more != 0.0:
+                for k in range(n):
+                    v[k] = v[k] + (more * p[k] * (entropy - cost[k]) if p[k] != 0.0 else 0.0)
+        elif job.input_kind == LOG_PROBS:
+            for k in range(n):
+                v[k] = -w[k]
+        else:
+            for k in range(n):
+                v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
+        if bent:
+            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, l, derivative)
+            for k in range(n):
+                v[k] = v[k] * <double>derivative[k] if derivative[k] != <real>0.0 else 0.0
+        if index and start <= y < start + n:
+            v[y - start] = g_y
+        for k in range(n):
+            l[k] = <real>(v[k] * scale)
+        store(code, l, row.grad, base + start, n)
+    if soft or smooth:
+        value = value + total(lanes)
+    return value * weight
+
+
+cdef void clear_row(const SoftJob* job, Py_ssize_t i, const real* _) noexcept nogil:
+    # A row that counts as masked.
+    cdef real zero = <real>0.0
+    zero_row(&job.row, i)
+    if job.lse != NULL:
+        store(job.row.entries.code, &zero, job.lse, i, 1)
+    if job.entropies != NULL:
+        store(job.row.entries.code, &zero, job.entropies, i, 1)
+    if job.top != NULL:
+        job.top[i] = -1
+
+
+cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
+    cdef const Entries* e = &job.row.entries
+    cdef const uint8_t* mask
+    cdef Py_ssize_t block, start, stop, n, r
+    cdef bint bad = False
+    cdef double lanes[LANES]
+    cdef int64_t y[SIDE]
+    cdef uint8_t flags[SIDE]
+    cdef double weights[SIDE]
+    cdef double values[SIDE]
+    cdef real losses[SIDE]
+    for block in range(first, last):
+        clear_lanes(lanes)
+        start = block * job.row.block_rows
+        stop = min(start + job.row.block_rows, e.n)
+        while start < stop:
+            n = min(stop - start, SIDE)
+            if job.row.target != NULL:
+                bad |= load_targets(&job.row, start, y, n)
+            else:
+                for r in range(n):
+                    y[r] = 0
+                if e.mask != NULL:
+                    mask = load_mask(e, start, flags, n)
+                    for r in range(n):
+                        y[r] = 0 if mask[r] else -1
+            for r in range(n):
+                weights[r] = 1.0
+            if e.weight != NULL:
+                load_weights(e, start, weights, n)
+            for r in range(n):
+                values[r] = 0.0
+                if y[r] < 0:
+                    clear_row(job, start + r, _)
+                else:
+                    values[r] = soft_row(job, start + r, y[r], weights[r], &bad, _)
+            add_lanes(lanes, values, n)
+            if e.losses != NULL:
+                for r in range(n):
+                    losses[r] = <real>values[r]
+                store(e.code, losses, e.losses, start, n)
+            start += n
+        e.partials[block] = total(lanes)
+    return bad
+
+
+cdef bint soft_blocks_f32(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    return soft_blocks(<const SoftJob*>job, first, last, <const float*>NULL)
+
+
+cdef bint soft_blocks_f64(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    return soft_blocks(<const SoftJob*>job, first, last, <const double*>NULL)
+
+
+def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, object how, cnp.ndarray class_weight,
+            int64_t ignore_index, cnp.ndarray legal, cnp.ndarray factor, cnp.ndarray weight, cnp.ndarray mask, double scale,
+            cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray lse, cnp.ndarray entropies, cnp.ndarray top,
+            cnp.ndarray partials not None, int threads):
+    cdef SoftJob job
+    cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0), c = cnp.PyArray_DIM(x, 1)
+    job.row = row_job(
+        target, c, class_weight, ignore_index, entries_of(x, n, weight, mask, scale, losses, partials))
+    job.row.x = data_of(x)
+    job.row.grad = data_of(grad)
+    job.row.smoothing = how.smoothing
+    job.shares = data_of(shares)
+    job.kind = how.kind
+    job.input_kind = how.input_kind
+    job.divergence = how.divergence
+    job.form = how.form
+    job.count = len(how.params)
+    fill(job.params, how.params)
+    job.legal = <const uint8_t*>data_of(legal)
+    job.legal_step = c if legal is not None and cnp.PyArray_SIZE(legal) > c else 0
+    job.temperature = how.temperature
+    job.softcap = how.softcap
+    job.z_loss = how.z_loss
+    job.entropy = how.entropy
+    job.factor = data_of(factor)
+    job.lse = data_of(lse)
+    job.entropies = data_of(entropies)
+    job.top = <int64_t*>data_of(top)
+    cdef Kernel kernel = soft_blocks_f64 if job.row.entries.code == F64 else soft_blocks_f32
+    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)

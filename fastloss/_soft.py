@@ -1,0 +1,104 @@
+"""From arrays to results for softmax losses that have more per row than an index: ``_run.py`` for these."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastloss import _dispatch, _run, _threads, _validate
+from fastloss._blocks import block_rows, blocks_of, exact_sum
+
+LOGITS, LOG_PROBS, PROBS = range(3)
+PLAIN, FOCAL, POLY, JENSEN_SHANNON = range(4)
+KINDS = {"logits": LOGITS, "log_probs": LOG_PROBS, "probs": PROBS}
+
+
+class How(NamedTuple):
+    """What a softmax loss is made of; kernels read it by name."""
+
+    form: int = PLAIN
+    params: tuple[float, ...] = ()
+    kind: int = PROBS
+    input_kind: int = LOGITS
+    divergence: bool = False
+    smoothing: float = 0.0
+    temperature: float = 1.0
+    softcap: float = 0.0
+    z_loss: float = 0.0
+    entropy: float = 0.0
+
+
+class Extras(NamedTuple):
+    """What a row has besides its loss."""
+
+    lse: np.ndarray
+    entropy: np.ndarray
+    top: np.ndarray
+
+
+def run(
+    input, target, how: How, weight, ignore_index, class_mask, factor, sample_weight, mask, reduction, normalizer, grad,
+    out, n_threads, backend, *, name="input", target_name="target", mask_name="class_mask", want_extras=False,
+) -> tuple[_run.LossGrad, Extras | None]:  # fmt: skip
+    """Any softmax loss; a floating target holds a value per class, an integer one class indices."""
+    engine = _dispatch.engine(backend)
+    ignore = _validate.integer("ignore_index", ignore_index)
+    _validate.reduction(reduction, normalizer)
+    grad = _validate.switch("grad", grad)
+    x = _validate.floats(name, input)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{name} must have at least one class on its last axis, got shape {x.shape}")
+    shape, classes = x.shape[:-1], x.shape[-1]
+    rows = (-1, classes) if x.size else (int(np.prod(shape)), classes)
+    soft = _validate.is_float(np.asarray(target).dtype) and np.ndim(target) == x.ndim
+    shares = _validate.same_floats(target_name, target, x, name).reshape(rows) if soft else None
+    t = None if soft else _validate.indices(target_name, target, shape, f"{name}'s leading shape").reshape(-1)
+    class_weight = _validate.class_weight(weight, classes)
+    legal = None
+    if class_mask is not None:
+        common = np.ndim(class_mask) == 1 and x.ndim > 1
+        legal = _validate.flags(
+            mask_name, class_mask, (classes,) if common else x.shape, f"{name}'s last axis or shape"
+        )
+    if factor is not None:
+        label, factor = factor
+        factor = _validate.floats(label, factor)
+        _validate.same_shape(label, factor.shape, shape, f"{name}'s leading shape")
+        if factor.dtype != x.dtype:
+            raise TypeError(f"{label} must have {name}'s dtype {x.dtype}, got {factor.dtype}")
+        factor = factor.reshape(-1)
+    row_weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
+    readers = {name: input, target_name: target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
+    readers |= {mask_name: class_mask, "factor": factor}
+    buffers = _run.Buffers(x, shape, reduction, grad, out, readers)
+    n = int(np.prod(shape))
+    if t is None:
+        if out is not None and np.may_share_memory(out, x) and how.kind == PROBS:
+            _check_shares(target_name, shares, kept, x.shape)  # before the input is overwritten
+        divisor = _run._divisor(reduction, normalizer, lambda: _run._kept_weight(reduction, row_weight, kept, n))
+    else:
+        weighted = row_weight if reduction == "weighted_mean" else None
+        sums, bad = engine.target_weight(t, classes, class_weight, ignore, weighted, kept)
+        if bad:
+            _validate.check_indices(target_name, t, classes, ignore, kept, shape)
+        divisor = _run._divisor(reduction, normalizer, lambda: exact_sum(sums))
+    extras = Extras(np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, np.int64)) if want_extras else None
+    partials = np.empty(blocks_of(n, block_rows(classes)))
+    bad = engine.softmax(
+        x.reshape(rows), t, shares, how, class_weight, ignore, legal, factor, row_weight, kept, _run._scale(divisor),
+        buffers.flat(buffers.losses), buffers.flat(buffers.grad, rows), *(extras or (None, None, None)), partials,
+        _threads.choose(n_threads, x.size, engine.GRAIN),
+    )  # fmt: skip
+    if bad:
+        if t is None:
+            _check_shares(target_name, shares, kept, x.shape)
+        raise ValueError(f"{target_name} was changed by another thread during the call")
+    return _run.LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction)), extras
+
+
+def _check_shares(name: str, shares, kept, shape) -> None:
+    """Raise for the first probability of a kept row that is none."""
+    found = _validate.bad_entry(shares.reshape(-1), lambda v: ~((v >= 0) & (v <= 1)), kept, shape)
+    if found:
+        raise ValueError(f"{name} must lie in [0, 1], got {found[0]} at index {found[1]}")
