@@ -7,6 +7,7 @@
 """
 
 from fastloss import formulas as _formulas  # noqa: F401  (fills the registry)
+from fastloss._accumulate import LossSum
 from fastloss._dispatch import backends, use_backend
 from fastloss._memory import release_memory
 from fastloss._run import GaussianLossGrad, GradHess, LossGrad, TDLossGrad
@@ -51,6 +52,7 @@ __all__ = [
     "GaussianLossGrad",
     "GradHess",
     "LossGrad",
+    "LossSum",
     "TDLossGrad",
     "__version__",
     "asymmetric_huber_loss",
