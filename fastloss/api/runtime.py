@@ -79,8 +79,10 @@ def warmup(
             elif name == "cross_entropy":
                 fl.cross_entropy(x, index, backend=backend)
             else:
-                loss = getattr(fl, name)
-                loss(x, x, backend=backend)
-                if LOSSES[name].target == "unit":
-                    loss(x, x.astype(np.int64), backend=backend)
-                fl.grad_hess(loss, x, x, backend=backend)
+                loss, facts = getattr(fl, name), LOSSES[name]
+                x, y = np.full((1, 2), 0.5, dtype), np.ones((1, 2), dtype)
+                more = {facts.third: x} if facts.third and facts.needs_third else {}
+                loss(x, y, backend=backend, **more)
+                if facts.target in ("unit", "binary", "sign"):
+                    loss(x, y.astype(np.int64), backend=backend)
+                fl.grad_hess(loss, x, y, backend=backend, **more)

@@ -67,9 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _loss_name(given: str) -> str:
-    names = [
-        loss.name for loss in registry.LOSSES.values() if loss.kind == "elementwise" or loss.name == "cross_entropy"
-    ]
+    names = [loss.name for loss in registry.LOSSES.values() if loss.pointwise or loss.name == "cross_entropy"]
     # A short alias is the same function under another name.
     name = getattr(getattr(fl, given, None), "__name__", given)
     if name not in names:
