@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def warmup(
             else:
                 loss, facts = getattr(fl, name), LOSSES[name]
                 x, y = np.full((1, 2), 0.5, dtype), np.ones((1, 2), dtype)
-                more = {facts.third: x} if facts.third and facts.needs_third else {}
+                more: dict[str, Any] = {str(facts.third): x} if facts.needs_third else {}
                 loss(x, y, backend=backend, **more)
                 if facts.target in ("unit", "binary", "sign"):
                     loss(x, y.astype(np.int64), backend=backend)
