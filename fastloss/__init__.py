@@ -23,6 +23,7 @@ from fastloss.api.margin import (
     soft_margin_loss,
     squared_hinge_loss,
 )
+from fastloss.api.overlap import dice_loss, tversky_loss
 from fastloss.api.quantile import expectile_loss, pinball_loss, quantile_huber_loss
 from fastloss.api.regression import (
     half_squared_error,
@@ -51,6 +52,7 @@ __all__ = [
     "binary_poly_loss",
     "cauchy_loss",
     "cross_entropy",
+    "dice_loss",
     "expectile_loss",
     "exponential_loss",
     "gamma_nll_loss",
@@ -79,6 +81,7 @@ __all__ = [
     "soft_margin_loss",
     "squared_hinge_loss",
     "td_loss",
+    "tversky_loss",
     "tweedie_loss",
     "use_backend",
     "warmup",

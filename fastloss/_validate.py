@@ -251,6 +251,14 @@ def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray |
             raise ValueError(f"{name} must {domain.demand}, got {found[0]} at index {found[1]}")
 
 
+def check_unit(name: str, values: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise for the first kept value outside [0, 1]."""
+    domain = DOMAINS["unit"]
+    found = bad_entry(values.reshape(-1), lambda v: ~domain.valid(v), mask, shape)
+    if found:
+        raise ValueError(f"{name} must {domain.demand}, got {found[0]} at index {found[1]}")
+
+
 def check_indices(
     name: str, values: np.ndarray, count: int, ignore: int | None, mask: np.ndarray | None, shape: tuple[int, ...]
 ) -> None:
