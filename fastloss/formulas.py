@@ -184,7 +184,10 @@ def mape_loss(x, y, eps):
     r = x - y
     size = abs(y)
     size = size if size > eps else eps
-    loss = abs(r) / size * 100.0
+    a = abs(r)
+    # The factor goes where it neither overflows nor multiplies a subnormal ratio.
+    near = a < 18446744073709551616.0
+    loss = (a * 100.0 if near else a) / size * (1.0 if near else 100.0)
     step = 100.0 / size
     grad = step if r > 0.0 else (-step if r < 0.0 else r)
     hess = step if r == r else r
@@ -271,12 +274,12 @@ def gaussian_nll_loss(x, y, var, full, eps):
     r = x - y
     v = eps if var < eps else var
     w = r / v
-    loss = 0.5 * fma(r, w, log(v))
+    loss = fma(0.5 * r, w, 0.5 * log(v))
     loss = loss + 0.9189385332046727 if full > 0.0 else loss
     grad = w
     hess = 1.0 / v
     # Not zeroed where var is below eps, as in PyTorch.
-    by_var = 0.5 * fma(-w, w, hess)
+    by_var = fma(-0.5 * w, w, 0.5 * hess)
     return loss, grad, hess, by_var
 
 
@@ -290,7 +293,9 @@ def gaussian_nll_loss(x, y, var, full, eps):
 def gamma_nll_loss(x, y):
     # Below -2000 exp(-x) is infinite; an infinite x must not meet it.
     c = -2000.0 if x < -2000.0 else x
-    t = y * exp(-x)
+    # In two steps: exp(-x) may overflow where a small y times it does not.
+    half = exp(-0.5 * x)
+    t = y * half * half
     loss = c + t
     grad = 1.0 - t
     hess = t

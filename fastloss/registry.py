@@ -125,8 +125,8 @@ def finite(name: str, default: float) -> Param:
 
 
 def between(name: str, default: float, low: float, high: float) -> Param:
-    domain = f"above {low:g} and below {high:g}"
-    return Param(name, default, lambda v: low + 2.0**-23 <= v <= high - 2.0**-23, domain)
+    least = low + 2.0**-23 if low else _SMALLEST
+    return Param(name, default, lambda v: least <= v <= high - 2.0**-23, f"above {low:g} and below {high:g}")
 
 
 def up_to(name: str, default: float, most: float) -> Param:

@@ -21,7 +21,7 @@ ROWS = tuple(name for name, facts in LOSSES.items() if facts.kind == "rows")
 UNIT = tuple(name for name, facts in LOSSES.items() if facts.target == "unit" and facts.family == "logit")
 # Piecewise linear: the true second derivative is 0, what stands in its place is a convention.
 CONVENTIONAL = ("l1_loss", "smooth_l1_loss", "nmae_loss", "mape_loss", "pinball_loss", "hinge_loss")
-# One loss of every kernel and of every way in which data reaches it: what does not depend on the formula is tested here.
+# One loss of every kernel and of every way in which data reaches it, for what does not depend on the formula.
 DRIVERS = (
     "binary_cross_entropy_with_logits",
     "huber_loss",

@@ -16,7 +16,7 @@ def _spread(values, shape):
 
 
 def entries(case, kept):
-    """Loss, gradient and weight in a mean of each entry, zero where not kept, and what else there is (TD errors, the gradient by a third array)."""
+    """Loss, gradient and weight in a mean of each entry, zero where not kept, and what comes last in a result."""
     flat = case.each(lambda a: a.reshape((-1, *a.shape[len(case.shape) :])))
     kept, x = kept.reshape(-1).copy(), flat.args[0]
     if case.facts.kind == "rows":

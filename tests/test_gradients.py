@@ -16,7 +16,9 @@ def away_from_kinks(case):
     given = {p.name: case.params[p.name] for p in facts.params if p.name in case.params}
     kinks = facts.kinks(*facts.parse(given))
     if facts.kind == "rows" and kinks:
-        gap = case.args[0] - np.take_along_axis(case.args[0], case.args[1][:, None], axis=1)
+        x, index = case.args[0], case.args[1][:, None]
+        gap = x - np.take_along_axis(x, index, axis=1)
+        np.put_along_axis(gap, index, np.inf, axis=1)
         return case.rows(~np.any([np.abs(gap - kink) < 8 * STEP for kink in kinks], axis=(0, 2)))
     if facts.kind != "elementwise":
         return case

@@ -17,7 +17,8 @@ needs_longdouble = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason
 def errors(actual, reference, size=0) -> np.ndarray:
     """Distance from a reference of higher precision, in units in the last place of ``actual``'s type.
 
-    Where ``size`` exceeds the result, as the terms of a sum may, the unit is that of ``size``. Subnormal results count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
+    Where ``size`` exceeds the result, as the terms of a sum may, the unit is that of ``size``. Subnormal results
+    count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
     the result be; otherwise the error is infinite.
     """
     actual = np.asarray(actual)

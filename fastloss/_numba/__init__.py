@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numba
 import numpy as np
 
@@ -58,19 +60,31 @@ def _entries(weight, mask):
     return _readable(weight), _NO_FLAGS if mask is None else _readable(mask)
 
 
-def _room(size, dtype):
-    """Memory for a kernel's chunks that begins with a cache line: vectors that straddle two take twice as long."""
-    memory = np.empty(size * dtype(0).itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size * dtype(0).itemsize].view(dtype)
+class _Rooms(threading.local):
+    """A thread's memory for chunks, kept: to allocate it takes longer than a small call, and kernels leave nothing."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def get(self, size, dtype):
+        """Memory that begins with a cache line: vectors that straddle two take twice as long."""
+        room = self.kept.get((size, dtype))
+        if room is None:
+            memory = np.empty(size * dtype(0).itemsize + 64, np.uint8)
+            start = -memory.ctypes.data % 64
+            room = self.kept[size, dtype] = memory[start : start + size * dtype(0).itemsize].view(dtype)
+        return room
+
+
+_rooms = _Rooms()
 
 
 def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
 
     def call(first, last):
-        work, lanes = _room(room, dtype), _room(3 * LANES + SIDES, np.float64)
-        return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
+        work, lanes = _rooms.get(room, dtype), _rooms.get(3 * LANES + SIDES, np.float64)
+        return kernel(*arguments, partials, first, last, work, _rooms.get(CHUNK, np.bool_), lanes)
 
     return split(call, partials.size, size, threads)
 
