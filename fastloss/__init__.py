@@ -7,6 +7,7 @@
 """
 
 from fastloss import formulas as _formulas  # noqa: F401  (fills the registry)
+from fastloss._accumulate import LossSum
 from fastloss._dispatch import backends, use_backend
 from fastloss._memory import release_memory
 from fastloss._run import GaussianLossGrad, GradHess, LossGrad, TDLossGrad
@@ -34,14 +35,24 @@ from fastloss.api.regression import (
     nmae_loss,
     rmse_loss,
 )
-from fastloss.api.reinforcement import td_loss
+from fastloss.api.reinforcement import policy_gradient_loss, td_loss
 from fastloss.api.robust import asymmetric_huber_loss, cauchy_loss, huber_loss, log_cosh_loss, smooth_l1_loss
 from fastloss.api.runtime import show_config, warmup
+from fastloss.api.softmax import (
+    CrossEntropyStats,
+    cross_entropy_stats,
+    js_div,
+    kl_div,
+    poly_loss,
+    softmax_focal_loss,
+)
 
 __all__ = [
+    "CrossEntropyStats",
     "GaussianLossGrad",
     "GradHess",
     "LossGrad",
+    "LossSum",
     "TDLossGrad",
     "__version__",
     "asymmetric_huber_loss",
@@ -53,6 +64,7 @@ __all__ = [
     "cauchy_loss",
     "crammer_singer_loss",
     "cross_entropy",
+    "cross_entropy_stats",
     "expectile_loss",
     "exponential_loss",
     "gamma_nll_loss",
@@ -62,6 +74,8 @@ __all__ = [
     "half_squared_error",
     "hinge_loss",
     "huber_loss",
+    "js_div",
+    "kl_div",
     "l1_loss",
     "log_cosh_loss",
     "mape_loss",
@@ -73,6 +87,8 @@ __all__ = [
     "nmae_loss",
     "pinball_loss",
     "poisson_nll_loss",
+    "policy_gradient_loss",
+    "poly_loss",
     "quantile_huber_loss",
     "release_memory",
     "rmse_loss",
@@ -81,6 +97,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_margin_loss",
+    "softmax_focal_loss",
     "squared_hinge_loss",
     "td_loss",
     "tweedie_loss",

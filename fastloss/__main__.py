@@ -1,3 +1,5 @@
 from .cli import main
 
-raise SystemExit(main())
+# Workers of `check --exhaustive` import this module too.
+if __name__ == "__main__":
+    raise SystemExit(main())

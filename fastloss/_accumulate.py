@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 
 from fastloss import _dispatch, _run, _threads, _validate
 from fastloss._blocks import BLOCK, block_rows, blocks_of
-from fastloss.registry import LOSSES
+from fastloss.registry import LOSSES, Loss
 
 
 class ExactSum:
@@ -26,6 +27,10 @@ class ExactSum:
             else:
                 self._special += value
 
+    def merge(self, other: ExactSum) -> None:
+        self._units += other._units
+        self._special += other._special
+
     def value(self) -> float:
         if self._special != 0.0:  # an infinity or NaN
             return self._special
@@ -36,7 +41,10 @@ class ExactSum:
 
 
 class LossSum:
-    """Sum and mean of a loss over chunks of rows.
+    """Sum and mean of a loss over chunks of rows, with the bits of a single call.
+
+    Chunks may come in any order, and sums over some of them each, from any number of processes (sums can be pickled),
+    can be merged in any order.
 
     Parameters
     ----------
@@ -53,6 +61,23 @@ class LossSum:
     ----------
     granularity : int
         Every chunk but the last must have a multiple of this many rows, so that no block of partial sums is cut.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown loss or parameter, or a shape without rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> x = np.ones((10_000, 2), np.float32)
+    >>> first, second = fl.LossSum("mse_loss", x.shape), fl.LossSum("mse_loss", x.shape)
+    >>> first.update(x[:4096], 0 * x[:4096])
+    >>> second.update(x[4096:], 0 * x[4096:])
+    >>> second.merge(first)
+    >>> second.total, second.mean
+    (20000.0, 1.0)
     """
 
     def __init__(self, loss: str, input_shape: tuple[int, ...], *, backend=None, n_threads=None, **params) -> None:
@@ -61,8 +86,10 @@ class LossSum:
             raise ValueError(f"loss must be one of {known}, got {loss!r}")
         if not input_shape:
             raise ValueError("input must have at least one axis")
-        self.facts = LOSSES[loss]
-        self._engine, self._n_threads = _dispatch.engine(backend), n_threads
+        self.loss = loss
+        # By name: modules and the registry's entries cannot be pickled.
+        self._backend, self._n_threads = _dispatch.engine(backend).__name__.rpartition("_")[2], n_threads
+        self._class_weight, self._ignore_index = None, 0
         if self.facts.kind == "rows":
             if len(input_shape) < 2 or input_shape[-1] == 0:
                 raise ValueError(f"input must have rows of at least one class, got shape {tuple(input_shape)}")
@@ -91,6 +118,26 @@ class LossSum:
         self._total.add(partials)
         self._weight.add(weights)
         self._closed = closed
+
+    def merge(self, other: LossSum) -> None:
+        """Add what another sum over other chunks of the same data has found."""
+        for name in ("loss", "_shape", "_params", "_class_weight", "_ignore_index"):
+            if not np.array_equal(getattr(self, name), getattr(other, name)):
+                raise ValueError(f"other must be a sum of the same loss over the same data; {name.lstrip('_')} differs")
+        if self._closed and other._closed:
+            raise ValueError(f"only the last chunk may have a number of rows that is no multiple of {self.granularity}")
+        self._total.merge(other._total)
+        self._weight.merge(other._weight)
+        self._closed |= other._closed
+
+    @property
+    def facts(self) -> Loss:
+        """The loss's entry in the registry."""
+        return LOSSES[self.loss]
+
+    @property
+    def _engine(self) -> ModuleType:
+        return _dispatch.engine(self._backend)
 
     def _elements(self, x, target, sample_weight, mask):
         y = _validate.element_target(target, x).reshape(-1)

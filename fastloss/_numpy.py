@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from . import reference
+from ._how import PROBS
 from .registry import DOMAINS, LOSSES
 
 name = "numpy"
@@ -120,6 +121,39 @@ def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scal
         _store_sums(partials, part, block, value)
         _store(losses, part, value)
         _store(grad, part, slope)
+    return bad
+
+
+@np.errstate(all="ignore")
+def softmax(
+    x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse,
+    entropies, top, partials, threads,
+):  # fmt: skip
+    """Compute a softmax loss of `reference.softmax_loss`; other arguments as in `rows`, whether one is bad returned."""
+    (n, classes), bad = x.shape, False
+    block = max(1, _BLOCK // classes)
+    legal = None if legal is None else np.broadcast_to(legal.reshape(-1, classes), x.shape)
+    for part in _parts(n, block, classes):
+        used = _spread(mask, part, n, True)
+        if target is not None:
+            used, invalid = _usable(target[part], classes, used, ignore_index)
+            bad |= invalid
+        elif how.kind == PROBS:
+            invalid = used & ~((shares[part] >= 0) & (shares[part] <= 1)).all(axis=1)
+            bad |= bool(invalid.any())
+            used &= ~invalid
+        weights = _spread(weight, part, n, 1.0)[used]
+        arrays = [None if a is None else a[part][used] for a in (x, target, shares, legal, factor)]
+        found = [np.zeros(len(used)), np.zeros((len(used), classes)), *np.zeros((2, len(used))), np.full(len(used), -1)]
+        if used.any():
+            own = reference.softmax_loss(*arrays[:3], how, class_weight, *arrays[3:])
+            for values, value in zip(found, own, strict=True):
+                values[used] = value
+            found[0][used] *= weights
+            found[1][used] *= weights[:, None] * scale
+        _store_sums(partials, part, block, found[0])
+        for array, values in zip((losses, grad, lse, entropies, top), found, strict=True):
+            _store(array, part, values)
     return bad
 
 

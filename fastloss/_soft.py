@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastloss import _dispatch, _run, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of, exact_sum
+from fastloss._how import PROBS, How
+from fastloss.registry import non_negative, positive
 
-LOGITS, LOG_PROBS, PROBS = range(3)
-PLAIN, FOCAL, POLY, JENSEN_SHANNON = range(4)
-KINDS = {"logits": LOGITS, "log_probs": LOG_PROBS, "probs": PROBS}
+EITHER, INDICES, SHARES = "indices or a value per class", "indices", "a value per class"  # what a target may hold
 
 
-class How(NamedTuple):
-    """What a softmax loss is made of; kernels read it by name."""
+_Z_LOSS, _SOFTCAP, _TEMPERATURE = non_negative("z_loss", 0.0), positive("softcap", 1.0), positive("temperature", 1.0)
 
-    form: int = PLAIN
-    params: tuple[float, ...] = ()
-    kind: int = PROBS
-    input_kind: int = LOGITS
-    divergence: bool = False
-    smoothing: float = 0.0
-    temperature: float = 1.0
-    softcap: float = 0.0
-    z_loss: float = 0.0
-    entropy: float = 0.0
+
+def is_soft(target: Any) -> bool:
+    """Whether a target holds a value per class: it is of a floating type (an empty list counts as indices)."""
+    array = target if isinstance(target, np.ndarray) else np.asarray(target)
+    return array.dtype.kind not in "iu" and _validate.is_float(array.dtype) and array.size > 0
+
+
+def how(smoothing: float, z_loss: float, softcap: float | None, temperature: float) -> How:
+    """Cross-entropy with the options of language models."""
+    cap = 0.0 if softcap is None else _SOFTCAP(softcap)[0]
+    return How(smoothing=smoothing, z_loss=_Z_LOSS(z_loss)[0], softcap=cap, temperature=_TEMPERATURE(temperature)[0])
 
 
 class Extras(NamedTuple):
@@ -39,11 +39,13 @@ class Extras(NamedTuple):
 
 def run(
     input, target, how: How, weight, ignore_index, class_mask, factor, sample_weight, mask, reduction, normalizer, grad,
-    out, n_threads, backend, *, name="input", target_name="target", mask_name="class_mask", want_extras=False,
+    out, n_threads, backend, *, takes=EITHER, by_count=False, want_extras=False, name="input", target_name="target",
+    mask_name="class_mask",
 ) -> tuple[_run.LossGrad, Extras | None]:  # fmt: skip
-    """Any softmax loss; a floating target holds a value per class, an integer one class indices."""
+    """Any softmax loss; ``by_count``: a mean divides by the number of rows in spite of class weights."""
     engine = _dispatch.engine(backend)
-    ignore = _validate.integer("ignore_index", ignore_index)
+    # Where nothing is ignored a value stands in that is out of range itself.
+    ignore = -(2**63) if ignore_index is None else _validate.integer("ignore_index", ignore_index)
     _validate.reduction(reduction, normalizer)
     grad = _validate.switch("grad", grad)
     x = _validate.floats(name, input)
@@ -51,7 +53,7 @@ def run(
         raise ValueError(f"{name} must have at least one class on its last axis, got shape {x.shape}")
     shape, classes = x.shape[:-1], x.shape[-1]
     rows = (-1, classes) if x.size else (int(np.prod(shape)), classes)
-    soft = _validate.is_float(np.asarray(target).dtype) and np.ndim(target) == x.ndim
+    soft = takes == SHARES or (takes == EITHER and is_soft(target))
     shares = _validate.same_floats(target_name, target, x, name).reshape(rows) if soft else None
     t = None if soft else _validate.indices(target_name, target, shape, f"{name}'s leading shape").reshape(-1)
     class_weight = _validate.class_weight(weight, classes)
@@ -79,7 +81,7 @@ def run(
         divisor = _run._divisor(reduction, normalizer, lambda: _run._kept_weight(reduction, row_weight, kept, n))
     else:
         weighted = row_weight if reduction == "weighted_mean" else None
-        sums, bad = engine.target_weight(t, classes, class_weight, ignore, weighted, kept)
+        sums, bad = engine.target_weight(t, classes, None if by_count else class_weight, ignore, weighted, kept)
         if bad:
             _validate.check_indices(target_name, t, classes, ignore, kept, shape)
         divisor = _run._divisor(reduction, normalizer, lambda: exact_sum(sums))

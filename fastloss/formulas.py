@@ -106,8 +106,8 @@ def huber_loss(x, y, delta):
     target="real",
     params=(non_negative("beta", 1.0),),
     kinks=lambda beta: (-beta, 0.0, beta),
-    loss_ulp=2.5,
-    grad_ulp=1.0,
+    loss_ulp=3.0,
+    grad_ulp=1.5,
 )
 def smooth_l1_loss(x, y, beta):
     r = x - y

@@ -491,6 +491,127 @@ def _kept_rows(loss, grad, own, kept, index, scores):
     return np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0), np.where(kept, own, 0.0)
 
 
+@np.errstate(all="ignore")
+def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None, factor=None):
+    """Any loss of softmax probabilities, of a class per row or of a distribution over the classes.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, C)
+        Logits, log-probabilities or probabilities, as `how` says.
+    target : array_like of int, shape (n,), optional
+        A class of each row.
+    shares : array_like, shape (n, C), optional
+        A distribution for each row.
+    how : How
+        What the loss is made of, see `fastloss._how`.
+    weight : array_like, shape (C,), optional
+        Class weights.
+    legal : array_like of bool, shape (n, C) or (C,), optional
+        Classes that take part.
+    factor : array_like, shape (n,), optional
+        Factor of the term of `target`.
+
+    Returns
+    -------
+    loss, grad, lse, entropy, top : ndarray
+        Shapes (n,), (n, C), (n,), (n,), (n,).
+    """
+    from ._how import FOCAL, JENSEN_SHANNON, LOG_PROBS, LOGITS, POLY
+
+    x = _floats(x)
+    n, classes = x.shape
+    rows = np.arange(n)
+    legal = np.broadcast_to(True if legal is None else legal, x.shape)
+    weight = np.ones(classes) if weight is None else _floats(weight)
+    bend = np.ones(x.shape)
+    if how.input_kind == LOGITS:
+        capped = x
+        if how.softcap:
+            capped = how.softcap * np.tanh(x / how.softcap)
+            bend = 1 / np.cosh(np.minimum(np.abs(x / how.softcap), 500)) ** 2
+        bend = np.where(legal, bend / how.temperature, 0.0)
+        logp, top, lse = _log_softmax(np.where(legal, capped / how.temperature, -np.inf))
+        p = np.exp(logp)
+        others = np.where(rows_top(rows, top, classes), -np.expm1(logp), 1 - p)
+    else:
+        logp = x if how.input_kind == LOG_PROBS else np.log(x)
+        p = np.exp(x) if how.input_kind == LOG_PROBS else x
+        top, lse, others = x.argmax(axis=1), np.zeros(n), 1 - p
+    logp = np.where(p == 0, -np.inf, logp)
+    entropy = -_times(p, logp).sum(axis=1)
+
+    w = np.zeros(x.shape)
+    if shares is not None:
+        shares = _floats(shares)
+        if how.kind == LOGITS:
+            w = np.exp(_log_softmax(shares / how.temperature)[0])
+        else:
+            w = np.exp(shares) if how.kind == LOG_PROBS else shares
+    if how.smoothing:
+        w = (1 - how.smoothing) * w + how.smoothing / legal.sum(axis=1, keepdims=True) * legal
+    w = w * weight
+    if how.form == JENSEN_SHANNON:
+        middle = np.log((p + w) / 2)
+        u = np.where(p > 0, logp - middle, 0.0)
+        loss = (_times(p, u) + _times(w, np.where(w > 0, np.log(w) - middle, 0.0))).sum(axis=1) / 2
+        if how.input_kind == LOGITS:
+            grad = p * (u - _times(p, u).sum(axis=1, keepdims=True)) / 2 * bend
+        else:
+            grad = (p * u if how.input_kind == LOG_PROBS else logp - middle) / 2
+        return loss, grad, lse, entropy, top
+    loss = -_times(w, logp).sum(axis=1)
+    if how.divergence:
+        loss = _times(w, np.where(w > 0, np.log(w), 0.0) - logp).sum(axis=1)
+    if how.input_kind != LOGITS:
+        return loss, np.where(w == 0, 0.0, -w if how.input_kind == LOG_PROBS else -w / p), lse, entropy, top
+    mass = w.sum(axis=1, keepdims=True) + 2 * how.z_loss * lse[:, None] if how.z_loss else w.sum(axis=1, keepdims=True)
+    grad = p * mass - w
+    if how.z_loss:
+        loss = loss + how.z_loss * lse**2
+    if how.entropy:
+        loss = loss - how.entropy * entropy
+        grad = grad + how.entropy * _times(p, logp + entropy[:, None])
+    if target is not None:
+        index = np.asarray(target)
+        cost, own, rest = -logp[rows, index], p[rows, index], others[rows, index]
+        slope = np.ones(n)
+        if how.form == FOCAL:
+            (gamma,) = how.params
+            ratio = np.where(rest > 0, cost / np.where(rest > 0, rest, 1), 1.0)
+            slope = rest**gamma * (1 + gamma * np.where(own > 0, own * ratio, 0.0))
+            cost = _times(rest**gamma, cost)
+        elif how.form == POLY:
+            for k, epsilon in enumerate(how.params, 1):
+                cost = cost + epsilon * rest**k / k
+                slope = slope + epsilon * own * rest ** (k - 1)
+        u = (1 - how.smoothing) * weight[index] * (1 if factor is None else _floats(factor))
+        loss = loss + _times(u, cost)
+        grad = grad + (u * slope)[:, None] * p
+        grad[rows, index] = (p * mass - w)[rows, index] - u * slope * rest
+        if how.entropy:
+            grad[rows, index] += how.entropy * _times(p, logp + entropy[:, None])[rows, index]
+    return loss, np.where(bend == 0, 0.0, grad * bend), lse, entropy, top
+
+
+def _log_softmax(z):
+    """Logarithms of softmax probabilities, places of maxima, log-sum-exp; a single +inf takes all."""
+    rows = np.arange(len(z))
+    top = z.argmax(axis=1)
+    highest = z[rows, top]
+    single = (highest == np.inf) & (np.sum(z == np.inf, axis=1) == 1)
+    shift = np.where(single[:, None], np.where(z == np.inf, 0.0, -np.inf), z - highest[:, None])
+    e = np.exp(shift)
+    e[rows, top] = 0.0
+    log = np.log1p(e.sum(axis=1)) + np.where(single | np.isfinite(highest), 0.0, np.nan)
+    return shift - log[:, None], top, highest + log
+
+
+def rows_top(rows, top, classes):
+    """Where each row has its maximum."""
+    return top[:, None] == np.arange(classes)
+
+
 def _floats(values):
     return np.asarray(values, dtype=np.float64)
 

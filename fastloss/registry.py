@@ -160,14 +160,15 @@ class Loss:
     ----------
     name : str
         Name of the public function, of the formula and of the reference.
-    kind : {"elementwise", "rows", "gather"}
-        Shape of the work: per element, per row of classes, or one action gathered per row.
+    kind : {"elementwise", "rows", "softmax", "gather"}
+        Shape of the work: per element, per row of classes, per row with more than an index, or one action gathered
+        per row.
     family : str
         ``"distance"`` (symmetric function of ``x - y``), ``"residual"`` (of ``x - y``), ``"margin"`` (of ``x`` times
         the target's sign; for rows, of the classes' distances from the target's), ``"logit"``, ``"probability"``,
         ``"log-probability"``, ``"count"``, ``"softmax"`` or ``"td"``.
     target : str
-        Values a target may hold: a name in ``DOMAINS``, ``"class"`` or ``"action"``.
+        Values a target may hold: a name in ``DOMAINS``, ``"class"``, ``"action"`` or ``"distribution"``.
     params : tuple of Param
         Float parameters, in the order in which formula and reference take them.
     kinks : callable
@@ -316,6 +317,19 @@ _add(
     grad_ulp=1.0,
 )
 _add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
+_add("softmax", "softmax_focal_loss", "softmax", "class", (non_negative("gamma", 2.0),), loss_ulp=6.0, grad_ulp=6.0)
+_add(
+    "softmax",
+    "poly_loss",
+    "softmax",
+    "class",
+    (sequence(finite("epsilon", 1.0), 6), unit_interval("label_smoothing", 0.0)),
+    loss_ulp=4.0,
+    grad_ulp=4.0,
+)
+_add("softmax", "kl_div", "softmax", "distribution", (positive("temperature", 1.0),), loss_ulp=4.0, grad_ulp=4.0)
+_add("softmax", "js_div", "softmax", "distribution", (positive("temperature", 1.0),), loss_ulp=4.0, grad_ulp=4.0)
+_add("softmax", "policy_gradient_loss", "softmax", "action", (finite("entropy_coef", 0.0),), loss_ulp=4.0, grad_ulp=4.0)
 _add(
     "gather",
     "td_loss",

@@ -6,7 +6,8 @@ The fixtures are of session scope because hypothesis wants them unchanged betwee
 import pytest
 from cases import BACKENDS, COMPILED, ELEMENTWISE, FLOATS, LOSS_NAMES
 from hypothesis import settings
-from ulp import worst_of
+
+from fastloss.commands._ulp import worst_of
 
 # Derandomized: a run that fails can be repeated. No deadline: Numba may be compiling.
 settings.register_profile("fastloss", deadline=None, derandomize=True, database=None, max_examples=40)

@@ -1,5 +1,8 @@
 """The same bits for any number of threads, run, alignment, position and chunking."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 from cases import DRIVERS, ROWS, assert_same_bits, build, keep, param_sets, variants, weights
@@ -123,6 +126,55 @@ def test_any_chunking_gives_the_bits_of_a_single_call(name, backend, shape):
                 part = case.rows(slice(start, stop))
                 running.update(*part.args, sample_weight=weight[start:stop], mask=kept[start:stop])
             assert_same_bits((running.total, running.mean), (whole, mean), (case.params, seed))
+
+
+def _sum_of_chunks(name, shape, backend, params, pieces):
+    """A sum over some chunks; at the top level for processes."""
+    running = LossSum(name, shape, backend=backend, **params)
+    for args, options in pieces:
+        running.update(*args, **options)
+    return running
+
+
+@pytest.mark.parametrize("name", CHUNKABLE)
+def test_any_order_of_merging_on_any_processes_gives_the_bits_of_a_single_call(name, backend, spawned):
+    shape = (30_000,)
+    case = variants(name, "float32", shape, 3)[-1]
+    weight, kept = weights(shape), keep(shape)
+    options = {"sample_weight": weight, "mask": kept, "grad": False}
+    whole = case(backend, reduction="sum", **options).loss, case(backend, **options).loss
+    arguments = name, case.args[0].shape, backend, case.params
+    cuts = chunks(shape[0], LossSum(*arguments[:2], backend=backend, **case.params).granularity, 5)
+    pieces = [
+        (case.rows(slice(*cut)).args, {"sample_weight": weight[slice(*cut)], "mask": kept[slice(*cut)]}) for cut in cuts
+    ]
+    for processes in (1, 2, 5):
+        # The last chunk, with the tail, is its sum's last one; which sum that is does not matter.
+        shares = [pieces[k::processes] for k in range(processes)]
+        run = spawned.map if processes == 2 else map
+        for seed in (0, 1):
+            sums = list(run(_sum_of_chunks, *zip(*((*arguments, share) for share in shares), strict=True)))
+            first, *others = np.random.default_rng(seed).permutation(np.array(sums, object))
+            for other in others:
+                first.merge(other)
+            assert_same_bits((first.total, first.mean), whole, (processes, seed))
+
+
+@pytest.fixture(scope="module")
+def spawned():
+    """Two fresh processes."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def test_sums_over_other_data_are_not_merged():
+    running = LossSum("huber_loss", (9000,), delta=2.0)
+    for other in (LossSum("huber_loss", (9000,)), LossSum("huber_loss", (9001,), delta=2.0), LossSum("mse_loss", (9,))):
+        with pytest.raises(ValueError, match="other must be a sum of the same loss over the same data"):
+            running.merge(other)
+    ends = [_sum_of_chunks("mse_loss", (10,), None, {}, [((np.zeros(5), np.zeros(5)), {})]) for _ in range(2)]
+    with pytest.raises(ValueError, match="only the last chunk"):
+        ends[0].merge(ends[1])
 
 
 @pytest.mark.parametrize("name", CHUNKABLE)

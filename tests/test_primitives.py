@@ -1,89 +1,70 @@
 """The vector primitives alone, in ULP: what fastloss/primitives.py states of each is held here."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 
-from fastloss._numba import primitives_generated as primitives  # noqa: E402
-from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64  # noqa: E402
+from fastloss import primitives
+from fastloss.commands import _exhaustive, _ulp
 
-# Largest error, smallest and largest argument.
-BOUNDS = {
-    "exp_neg_f32": (0.96, 0.0, 110.0),
-    "exp_neg_f64": (0.90, 0.0, 750.0),
-    "log1p_unit_f32": (1.24, 0.0, 1.0),
-    "log1p_unit_f64": (1.40, 0.0, 1.0),
-    "log1p_f64": (0.85, 0.0, 2.0**40),
-    "log_f32": (1.0, 0.0, np.inf),
-    "log_f64": (1.0, 0.0, np.inf),
-    "log1p_any_f32": (1.0, -0.0, np.inf),
-    "log1p_any_f64": (1.0, -0.0, np.inf),
-    "exp_f32": (1.1, -0.0, np.inf),
-    "exp_f64": (1.1, -0.0, np.inf),
-    "drop_neg_f32": (1.5, 0.0, np.inf),
-    "drop_neg_f64": (1.5, 0.0, np.inf),
-}
-LONG = np.finfo(np.longdouble).nmant > 60
+ALL = [(name, suffix) for name, p in _exhaustive.PRIMITIVES.items() for suffix in p.floats]
+
+needs_longdouble = pytest.mark.skipif(not _ulp.LONG, reason="long double has no spare digits")
 
 
-def evaluate(name, x):
-    function = getattr(primitives, name)
-    # The functions of a limit are given it.
-    more = (x.dtype.type({"exp_neg_f32": -EXP_MIN_F32, "exp_neg_f64": -EXP_MIN_F64}[name]),) if "neg" in name else ()
-
-    @numba.njit
-    def run(x, *more):
-        out = np.empty_like(x)
-        for i in range(x.size):
-            out[i] = function(x[i], *more)
-        return out
-
-    return run(x, *more)
+def check(name, suffix, numbers, share):
+    dtype = _exhaustive.DTYPES[suffix]
+    for number in numbers:
+        found = _exhaustive.run(_exhaustive.Task("primitives", name, dtype, number), share)[f"{name} {dtype}"]
+        for kind, budget in _exhaustive.budgets()[f"{name} {dtype}"].items():
+            assert found.get(kind, (0.0, ""))[0] <= budget, (kind, found[kind])
 
 
-def exact(name, x):
-    wide = x.astype(np.longdouble if x.dtype == np.float64 else np.float64)
-    with np.errstate(all="ignore"):
-        return np.exp(-wide) if name.startswith("exp") else np.log1p(wide)
+@needs_longdouble
+@pytest.mark.parametrize(("name", "suffix"), ALL)
+def test_error_is_within_the_budget(name, suffix):
+    check(name, suffix, [0], 2.0**-11)
 
 
-def worst(name, x):
-    wanted = exact(name, x)
-    bits, smallest = (24, -125) if x.dtype == np.float32 else (53, -1021)
-    unit = np.ldexp(np.ones_like(wanted), np.maximum(np.frexp(wanted)[1], smallest) - bits)
-    return float(np.max(np.abs(evaluate(name, x).astype(wanted.dtype) - wanted) / unit))
+@pytest.mark.parametrize(("name", "suffix"), ALL)
+def test_nan_passes(name, suffix):
+    assert np.isnan(_exhaustive.primitive(name, np.array([np.nan], _exhaustive.DTYPES[suffix]))[0])
 
 
-def arguments(name, count, seed):
-    """Bit patterns spread evenly over all exponents of the domain, its ends included."""
-    _, low, high = BOUNDS[name]
-    dtype, bits = (np.float32, np.uint32) if name.endswith("f32") else (np.float64, np.uint64)
-    ends = np.array([low, high], dtype).view(bits)
-    patterns = np.random.default_rng(seed).integers(ends[0], ends[1], count, dtype=bits, endpoint=True)
-    dense = np.random.default_rng(seed).uniform(low, min(high, 100.0), count).astype(dtype)
-    return np.concatenate([ends.view(dtype), patterns.view(dtype), dense])
+def test_every_primitive_of_losses_has_a_budget():
+    named = {f"{name}_{suffix}" for name, suffix in ALL}
+    # Steps of others, which are measured with them.
+    parts = ("expm1_reduced", "exp_reduced", "exp_sum", "exp_top", "halvings", "log_sum")
+    for name, function in vars(primitives).items():
+        if callable(function) and name[-4:] in ("_f32", "_f64") and not name.startswith(parts):
+            assert name in named
 
 
-@pytest.mark.parametrize("name", BOUNDS)
-def test_error_is_within_the_stated_bound(name):
-    if name.endswith("f64") and not LONG:
-        pytest.skip("needs a long double of more than 53 bits")
-    assert worst(name, arguments(name, 500_000, seed=1)) <= BOUNDS[name][0]
-
-
-@pytest.mark.parametrize("name", BOUNDS)
-def test_nan_passes(name):
-    dtype = np.float32 if name.endswith("f32") else np.float64
-    assert np.isnan(evaluate(name, np.array([np.nan], dtype))[0])
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-np.inf, -0.0), (-1.0, np.inf), (0.5, 2.0), (-2.0, -0.5), (0.0, np.inf)])
+def test_slices_hold_every_float_of_a_domain_once(ends, monkeypatch):
+    # Patterns 2^20 apart in place of neighbours; two tasks, several slices.
+    low, high = ends
+    monkeypatch.setattr(_exhaustive, "CHUNK", 3000)
+    monkeypatch.setattr(_exhaustive, "SLICE", 130)
+    sides, share = _exhaustive._patterns(low, high), 2.0**-20
+    pieces = [list(_exhaustive._slices(sides, number, share)) for number in (0, 1)]
+    x = np.concatenate(list(itertools.chain(*pieces)))
+    assert np.all((x >= low) & (x <= high))
+    assert len(np.unique(x.view(np.uint32))) == len(x)
+    assert abs(len(x) - sum(count for _, count in sides) * share) <= 2
+    for first, count in sides:
+        one = next(_exhaustive._slices([(first, count)], 0, 1.0))
+        assert one.view(np.uint32)[0] == first
+    assert sum(count for _, count in _exhaustive._patterns(-np.inf, np.inf)) == 2 * 0x7F800001
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["exp_neg_f32", "log1p_unit_f32"])
+@needs_longdouble
+@pytest.mark.parametrize("name", [name for name, suffix in ALL if suffix == "f32"])
 def test_every_float32(name):
-    bound, low, high = BOUNDS[name]
-    first, last = (int(np.float32(v).view(np.uint32)) for v in (low, high))
-    step = 1 << 22
-    for start in range(first, last + 1, step):
-        x = np.arange(start, min(start + step, last + 1), dtype=np.uint32).view(np.float32)
-        assert worst(name, x) <= bound, (start, step)
+    p = _exhaustive.PRIMITIVES[name]
+    count = sum(count for _, count in _exhaustive._patterns(p.low, p.high))
+    check(name, "f32", range(-(-count // _exhaustive.CHUNK)), 1.0)

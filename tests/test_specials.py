@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from cases import ROWS, UNIT, build, param_sets
 from oracle import assert_close, expected
-from ulp import formula
 
 import fastloss as fl
+from fastloss.commands._ulp import formula
 from fastloss.registry import DOMAINS, LOSSES
 
 INF, NAN = np.inf, np.nan

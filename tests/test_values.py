@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from cases import CONVENTIONAL, LOSS_NAMES, ROWS, build, inputs, keep, param_sets, position, variants, weights
 from oracle import assert_close, expected
-from ulp import exact, formula
 
 import fastloss as fl
 from fastloss import reference
+from fastloss.commands._ulp import exact, formula
 from fastloss.registry import DOMAINS, LOSSES
 
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")

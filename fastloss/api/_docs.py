@@ -45,6 +45,45 @@ _PARTS = {
             Threads to use; by default as many as pay, up to :func:`get_num_threads`. No result depends on it.
         backend : {"cython", "numba", "numpy"}, optional
             By default the best that is available, or what :func:`use_backend` says.""",
+    "{classes}": """
+        input : array_like of float, shape (..., C)
+            Logits, classes on the last axis: float16, bfloat16, float32 or float64, any strides. -inf is a class of
+            probability 0.""",
+    "{index}": """
+        target : array_like of int, shape (...)
+            Classes in [0, C), in any integer type.""",
+    "{rows}": """
+        sample_weight : array_like of float or int, optional
+            Factor of each row's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
+            (one value per sample).
+        mask : array_like of bool, optional
+            True keeps a row. A masked row contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
+        reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
+            ``"mean"`` divides by the number of kept rows, ``"weighted_mean"`` by the sum of their weights,
+            ``"none"`` returns each row's loss and its own gradient. A mean over nothing is NaN, its gradient 0.
+        normalizer : float, optional
+            Replaces the divisor of a mean (gradient accumulation over micro-batches).
+        grad : bool, default True
+            False computes no gradient.
+        out : ndarray, optional
+            Receives the gradient; shape and dtype of ``input``. It may be ``input`` itself. After an exception its
+            content is undefined, except that ``input`` is never lost to bad indices or targets.
+        n_threads : int, optional
+            Threads to use; by default as many as pay, up to :func:`get_num_threads`. No result depends on it.
+        backend : {"cython", "numba", "numpy"}, optional
+            By default the best that is available, or what :func:`use_backend` says.""",
+    "{row_returns}": """
+        LossGrad
+            ``loss``, a float (an array with one value per row for ``reduction="none"``), and ``grad``, the derivative
+            of that loss with respect to ``input``.""",
+    "{row_raises}": """
+        TypeError
+            For a wrong dtype or type.
+        ValueError
+            For a wrong shape, parameter or option, or a probability outside [0, 1]; the message names the argument (and
+            the first bad index).
+        IndexError
+            For a class out of range; the message names the first one.""",
     "{returns}": """
         LossGrad
             ``loss``, a float (an array of ``input``'s shape and dtype for ``reduction="none"``), and ``grad``, the

@@ -137,6 +137,10 @@ def cross_entropy(
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    class_mask: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     reduction: Reduction = "mean",
@@ -146,15 +150,16 @@ def cross_entropy(
     n_threads: int | None = None,
     backend: str | None = None,
 ) -> LossGrad:
-    """Cross-entropy of softmax probabilities from logits, with class indices as targets.
+    """Cross-entropy of softmax probabilities from logits, with class indices or soft targets.
 
     Parameters
     ----------
     input : array_like of float, shape (..., C)
         Logits, classes on the last axis: float16, bfloat16, float32 or float64, any strides. -inf is a class of
         probability 0.
-    target : array_like of int, shape (...)
-        Classes in [0, C), in any integer type.
+    target : array_like of int, shape (...), or of float, shape (..., C)
+        Classes in [0, C), in any integer type; or a distribution over the classes for each row, in ``input``'s dtype,
+        whose values lie in [0, 1].
     weight : array_like of float, shape (C,), optional
         Weight of each class, non-negative. Under ``reduction="mean"`` the divisor is then the sum of the kept
         rows' class weights, as in PyTorch.
@@ -162,6 +167,15 @@ def cross_entropy(
         A row with this target counts as masked.
     label_smoothing : float, default 0.0
         Share of the target's probability that is spread evenly over all classes.
+    z_loss : float, default 0.0
+        Factor of the squared log-sum-exp that is added to each row's loss; non-negative.
+    softcap : float, optional
+        Logits become ``softcap tanh(input / softcap)``; positive.
+    temperature : float, default 1.0
+        Divides the logits, after the cap; positive.
+    class_mask : array_like of bool, shape (C,) or (..., C), optional
+        True where a class takes part (padding of a vocabulary, illegal actions). Other classes have probability 0
+        and gradient 0, whatever their logits, and get no share of the smoothing.
     sample_weight : array_like of float or int, optional
         Factor of each row's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
         (one value per sample).
@@ -193,7 +207,7 @@ def cross_entropy(
     TypeError
         For a wrong dtype or type.
     ValueError
-        For a wrong shape, parameter or option.
+        For a wrong shape, parameter or option, or a probability outside [0, 1].
     IndexError
         For a target that is no class and not ``ignore_index``; the message names the first one.
 
@@ -204,6 +218,14 @@ def cross_entropy(
 
         loss   = (1 - eps) w_y (lse - z_y) + eps / C sum of w_k (lse - z_k)
         grad_k = (1 - eps) w_y (p_k - [k = y]) + eps / C (p_k sum of w - w_k)
+
+    and for soft targets q, with v_k = w_k ((1 - eps) q_k + eps / C)::
+
+        loss   = sum of v_k (lse - z_k)
+        grad_k = p_k sum of v - v_k
+
+    ``z_loss`` adds z_loss lse^2 to the loss and 2 z_loss lse p_k to the gradient. A mean over soft targets divides by
+    the number of rows, as in PyTorch.
 
     Computed without cancellation as (max - z_y) + log1p(sum without one maximum), so confident rows and logits
     with a large common offset keep their digits. One logit of +inf gives the limits; two of them, or nothing

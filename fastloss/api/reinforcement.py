@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss import _run
-from fastloss._run import TDLossGrad
+from fastloss import _run, _soft
+from fastloss._how import How
+from fastloss._run import LossGrad, TDLossGrad
 from fastloss._types import Reduction, TDLoss
+from fastloss.api._docs import documented
 from fastloss.registry import LOSSES
 
 _TD_LOSS = LOSSES["td_loss"]
+_POLICY = LOSSES["policy_gradient_loss"]
 _TD_LOSSES = ("huber", "mse", "smooth_l1")
 
 
@@ -137,3 +140,75 @@ def td_loss(
         q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta, sample_weight,
         mask, reduction, normalizer, grad, out, n_threads, backend,
     )  # fmt: skip
+
+
+@documented
+def policy_gradient_loss(
+    logits: ArrayLike,
+    actions: ArrayLike,
+    advantages: ArrayLike,
+    *,
+    entropy_coef: float = 0.0,
+    action_mask: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | None = None,
+    grad: bool = True,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    backend: str | None = None,
+) -> LossGrad:
+    """Policy gradient loss of a softmax policy: REINFORCE with returns, the actor's loss with advantages.
+
+    Parameters
+    ----------
+    logits : array_like of float, shape (..., A)
+        Logits of the policy, actions on the last axis: float16, bfloat16, float32 or float64.
+    actions : array_like of int, shape (...)
+        The actions taken, in [0, A), in any integer type.
+    advantages : array_like of float, shape (...)
+        Returns or advantages, of either sign, in ``logits``'s dtype. No gradient flows through them.
+    entropy_coef : float, default 0.0
+        Factor of the policy's entropy, which is subtracted from the loss.
+    action_mask : array_like of bool, shape (A,) or (..., A), optional
+        True where an action is legal. Others have probability 0 and gradient 0, whatever their logits.
+    {rows}
+
+    Returns
+    -------
+    LossGrad
+        ``loss``, a float (an array with one value per row for ``reduction="none"``), and ``grad``, the derivative of
+        that loss with respect to ``logits``.
+
+    Raises
+    ------
+    {row_raises}
+
+    Notes
+    -----
+    With pi = softmax(logits), advantage A, action a and entropy H = -sum of pi_k log pi_k::
+
+        loss   = -A log pi_a - entropy_coef H
+        grad_k = A (pi_k - [k = a]) + entropy_coef pi_k (log pi_k + H)
+
+    References
+    ----------
+    Williams, R. J. (1992). Simple statistical gradient-following algorithms for connectionist reinforcement learning.
+    Machine Learning 8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> logits, actions = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([0, 1])
+    >>> loss, grad = fl.policy_gradient_loss(logits, actions, np.array([1.0, -2.0]), entropy_coef=0.01)
+    >>> round(loss, 12)
+    -0.542893088248
+    """
+    (coefficient,) = _POLICY.check(entropy_coef)
+    return _soft.run(
+        logits, actions, How(entropy=coefficient), None, None, action_mask, ("advantages", advantages), sample_weight,
+        mask, reduction, normalizer, grad, out, n_threads, backend, takes=_soft.INDICES, name="logits",
+        target_name="actions", mask_name="action_mask",
+    )[0]  # fmt: skip

@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import types
+from typing import Any
 
-import mpmath
 import numpy as np
-import pytest
 
-from fastloss.registry import FORMULAS, LOSSES
+from ..registry import FORMULAS, LOSSES
+from . import CommandError
+
+try:
+    import mpmath
+except ImportError as error:
+    raise CommandError('errors in ULP need mpmath: python -m pip install "fastloss[test]"') from error
 
 # 64 bits of mantissa on x86: eleven more than float64. Elsewhere long double may be float64 itself.
-needs_longdouble = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double has no spare digits")
+LONG = np.finfo(np.longdouble).nmant >= 63
+
+
+def _units(reference: np.ndarray, info: np.finfo) -> np.ndarray:
+    """The last place's value at each finite number."""
+    if reference.dtype == np.float64 and info.bits == 32:  # by its bits: faster
+        exponent = (reference.view(np.int64) >> 52 & 0x7FF) - 1023
+        return (np.maximum(exponent, info.minexp) - info.nmant + 1023 << 52).view(np.float64)
+    _, exponent = np.frexp(reference)
+    return np.ldexp(reference.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
 
 
 def errors(actual, reference, size=0) -> np.ndarray:
     """Distance from a reference of higher precision, in units in the last place of ``actual``'s type.
 
     Where ``size`` exceeds the result, as the terms of a sum may, the unit is that of ``size``. Subnormal results
-    count in subnormal units. Where the reference rounds to an infinity or is NaN, so must
-    the result be; otherwise the error is infinite.
+    count in subnormal units. Where the reference rounds to an infinity or is NaN, so must the result be; otherwise
+    the error is infinite.
     """
     actual = np.asarray(actual)
-    info = np.finfo(actual.dtype)
     with np.errstate(all="ignore"):
         rounded = reference.astype(actual.dtype)
         special = ~np.isfinite(rounded)
         same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
-        _, exponent = np.frexp(np.where(special, 1, np.maximum(np.abs(reference), size)))
-        unit = np.ldexp(reference.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
-        error = np.abs(actual.astype(reference.dtype) - reference) / unit
+        error = np.abs(actual.astype(reference.dtype) - reference)
+        error /= _units(np.where(special, 1, np.maximum(np.abs(reference), size)), np.finfo(actual.dtype))
     return np.where(special | ~np.isfinite(actual), np.where(same, 0.0, np.inf), error).astype(np.float64)
+
+
+def kinds(reference, dtype) -> dict[str, np.ndarray]:
+    """Which results are normal numbers, which subnormal ones, and which zero, infinite or NaN."""
+    with np.errstate(all="ignore"):
+        size = np.abs(reference)
+        special = ~np.isfinite(reference.astype(dtype)) | (size == 0)
+    tiny = size < np.finfo(dtype).tiny
+    return {"normal": ~special & ~tiny, "subnormal": ~special & tiny, "special": special}
 
 
 def worst_of(actual, reference, *inputs, size=0) -> tuple[float, str]:
@@ -46,7 +69,7 @@ def stratified(dtype, per_exponent, seed=0, low=None, high=None) -> np.ndarray:
     info = np.finfo(dtype)
     rng = np.random.default_rng(seed)
     low, high = low if low is not None else info.minexp - 1, high if high is not None else info.maxexp
-    unsigned = np.uint32 if info.bits == 32 else np.uint64
+    unsigned: Any = np.uint32 if info.bits == 32 else np.uint64
     exponents = (np.arange(low, high, dtype=np.int64) - info.minexp + 1).astype(unsigned)
     fractions = rng.integers(0, 1 << info.nmant, (exponents.size, per_exponent), dtype=unsigned)
     signs = rng.integers(0, 2, fractions.shape, dtype=unsigned)
@@ -95,27 +118,61 @@ def margin_rows(name, x, y, p=1, margin=1.0):
     return share * (v**p).sum(axis=1), grad
 
 
-# Beyond 12000 exp is below every long double, and takes mpmath long.
 def _log(x):
     return mpmath.log(x) if x > 0 else mpmath.mpf("-inf" if x == 0 else "nan")
 
 
-_NAMES = {
+# Beyond 12000 exp is below every long double, and takes mpmath long.
+_NUMBERS: dict[str, Any] = {
     "abs": abs,
     "drop_neg": lambda a: mpmath.mpf(1) if a > 12000 else -mpmath.expm1(-a),
     "exp": lambda x: mpmath.mpf(0) if x < -12000 else mpmath.mpf("inf") if x > 12000 else mpmath.exp(x),
-    "exp_sum": lambda x, lo: _NAMES["exp"](x if lo != lo else x + lo),
+    "exp_sum": lambda x, lo: _NUMBERS["exp"](x if lo != lo else x + lo),
     "log": _log,
     "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
     "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
     "fma": lambda a, b, c: a * b + c,
     "log1p_unit": mpmath.log1p,
 }
+_ARRAYS: dict[str, Any] = {
+    "abs": np.abs,
+    "drop_neg": lambda a: -np.expm1(-a),
+    "exp": np.exp,
+    "exp_sum": lambda x, lo: np.exp(np.where(lo == lo, x + lo, x)),
+    "log": np.log,
+    "log1p_any": np.log1p,
+    "exp_neg": lambda a: np.exp(-a),
+    "fma": lambda a, b, c: a * b + c,
+    "log1p_unit": np.log1p,
+    "where": np.where,
+}
 
 
 def formula(name):
     """A registered formula as a function of mpmath numbers: ``(loss, grad, hess)``."""
-    return types.FunctionType(FORMULAS[name].__code__, _NAMES, name)
+    return types.FunctionType(FORMULAS[name].__code__, _NUMBERS, name)
+
+
+class _Selects(ast.NodeTransformer):
+    """Conditional expressions become selects, so that arrays pass."""
+
+    def visit_IfExp(self, node):
+        self.generic_visit(node)
+        return ast.Call(ast.Name("where", ast.Load()), [node.test, node.body, node.orelse], [])
+
+
+_vectorised: dict[str, Any] = {}
+
+
+def formula_of_arrays(name):
+    """A registered formula as a function of arrays of any float type."""
+    if name not in _vectorised:
+        tree = _Selects().visit(ast.parse(inspect.getsource(FORMULAS[name])))
+        tree.body[0].decorator_list = []
+        space = dict(_ARRAYS)
+        exec(compile(ast.fix_missing_locations(tree), name, "exec"), space)
+        _vectorised[name] = space[name]
+    return _vectorised[name]
 
 
 def exact(name, x, y, params, *third) -> list[np.ndarray]:
@@ -128,7 +185,7 @@ def term_sizes(name, x, y, params, *third) -> list[np.ndarray]:
     sums = LOSSES[name].sums
     if sums is None:
         return [np.zeros(x.size, np.longdouble)] * 2
-    names = {"exp": _NAMES["exp"], "log": lambda v: abs(_log(abs(v)))}
+    names = {"exp": _NUMBERS["exp"], "log": lambda v: abs(_log(abs(v)))}
     return evaluate(lambda *given: sums(*given, **names), x, y, params, *third)
 
 

@@ -1,0 +1,126 @@
+"""The table of accuracy, and the harness that fills it: `check --exhaustive` in its short form."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+from cases import ELEMENTWISE, param_sets
+from processes import python
+
+from fastloss import cli
+from fastloss.commands import _accuracy, _exhaustive, _ulp
+from fastloss.registry import LOSSES
+
+SHORT = ["check", "--exhaustive", "--share", "0.0003", "--jobs", "1"]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.skipif(not _ulp.LONG, reason="long double has no spare digits"),
+]
+
+
+@pytest.mark.parametrize("row", _exhaustive.budgets())
+def test_the_table_holds_every_budget_and_a_measurement_within(row):
+    # A new loss, or a new budget, is measured by: python -m fastloss check --exhaustive --part losses --write
+    entry = _accuracy.table()[row]
+    assert entry["date"]
+    assert entry["version"]
+    for kind, budget in _exhaustive.budgets()[row].items():
+        assert entry[kind]["budget"] == budget
+        assert entry[kind].get("measured", 0.0) <= budget
+
+
+def test_the_table_has_no_other_rows():
+    assert _accuracy.table().keys() == _exhaustive.budgets().keys()
+
+
+def test_the_readme_shows_the_table():
+    tool = Path(__file__).parent.parent / "tools" / "accuracy_table.py"
+    process = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_every_part_in_short(both_compiled, capsys):
+    assert cli.main(SHORT) == 0, capsys.readouterr().out
+    assert "rows within their budgets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("level", ["v1", "v4"])
+def test_other_cpu_levels_in_short(both_compiled, level):
+    parts = ["--part", "binary", "--part", "losses", "--part", "rows"]
+    process = python(f"from fastloss import cli; print(cli.main({SHORT + parts}))", FASTLOSS_CPU=level)
+    if "but this CPU only has level" in process.stderr:
+        pytest.skip(f"this CPU has no {level}; compiled, not run")
+    assert process.stdout.endswith("budgets\n0\n"), process.stdout + process.stderr
+
+
+def test_a_broken_budget_is_noticed(both_compiled, capsys, monkeypatch):
+    tight = _exhaustive.PRIMITIVES["exp_neg"]._replace(ulp=0.3)
+    monkeypatch.setitem(_exhaustive.PRIMITIVES, "exp_neg", tight)
+    monkeypatch.setattr(_exhaustive, "_bounds", _exhaustive.budgets)
+    assert cli.main([*SHORT, "--part", "primitives"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
+    assert [line.split()[0] for line in failed] == ["exp_neg", "exp_neg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--write"], "--share"),
+        (["--backend", "numba"], "--backend"),
+        (["--state", "/nowhere/state"], "/nowhere/state"),
+    ],
+)
+def test_errors(both_compiled, capsys, options, message):
+    assert cli.main([*SHORT, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on(capsys, monkeypatch, tmp_path):
+    command = [*SHORT, "--part", "rows", "--state", str(tmp_path / "state")]
+    done, run = [], _exhaustive.run
+
+    def interrupted(task, share):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(task)
+        return run(task, share)
+
+    monkeypatch.setattr(_exhaustive, "run", interrupted)
+    assert cli.main(command) == 130
+    with open(tmp_path / "state", "a") as file:
+        file.write('{"task": "cut off')
+    monkeypatch.setattr(_exhaustive, "run", lambda task, share: done.append(task) or run(task, share))
+    assert cli.main(command) == 0, capsys.readouterr().out
+    assert sorted(map(str, done)) == sorted(map(str, _exhaustive.plan(0.0003, ("rows",))))
+    # Another share is other work.
+    assert not _accuracy.State(tmp_path / "state", 0.5).__enter__().done
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_formulas_of_arrays_are_those_of_numbers(name):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([_ulp.stratified(np.float64, 1), rng.standard_normal(50), [np.inf, -np.inf, np.nan, 0.0]])
+    y = rng.integers(0, 2, x.size).astype(float)
+    values = LOSSES[name].parse(param_sets(name)[-1])
+    found = _ulp.formula_of_arrays(name)(x.astype(np.longdouble), y.astype(np.longdouble), *map(np.longdouble, values))
+    for actual, wanted in zip(found, _ulp.exact(name, x, y, values), strict=True):
+        np.testing.assert_allclose(np.broadcast_to(actual, x.shape), wanted, rtol=2.0**-58, atol=0)
+
+
+def test_errors_settled_by_mpmath_are_those_of_the_reference():
+    x = np.random.default_rng(0).uniform(0.1, 100, 200).astype(np.float32)
+    rough = np.exp(-x)
+    with mpmath.workprec(100):
+        settled = [_exhaustive._settled(r, mpmath.exp(-mpmath.mpf(float(v)))) for r, v in zip(rough, x, strict=True)]
+    np.testing.assert_allclose(settled, _ulp.errors(rough, np.exp(-x.astype(np.float64))), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["normal", "subnormal", "special"])
+def test_kinds_of_results(kind):
+    values = np.array([1.0, -3e38, 2.0**-126, 2.0**-127, -1e-60, 0.0, np.inf, np.nan, 1e39])
+    wanted = {"normal": [0, 1, 2], "subnormal": [3, 4], "special": [5, 6, 7, 8]}
+    assert np.flatnonzero(_ulp.kinds(values, np.dtype(np.float32))[kind]).tolist() == wanted[kind]
