@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -96,18 +97,9 @@ class Param:
         return tuple(map(self._number, values)) + (0.0,) * (self.length - len(values))
 
     def _number(self, value: Any) -> float:
-<<<<<<< HEAD
-        if value is self.default:
-            return value
-        number = real(self.name, value)
-=======
         if value is self.default or (value is None and self.nullable):
             return self.default
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{self.name} must be a real number, got {type(value).__name__}") from None
->>>>>>> 122a360d7a74ef9bc77f7ecdf74a7e7177700b06
+        number = real(self.name, value)
         if not self.valid(number):
             raise ValueError(f"{self.name} must be {self.domain}, got {number!r}")
         return number
@@ -226,7 +218,7 @@ class Loss:
         """Whether predictions, targets and numbers are all that it takes, so that it can be computed in chunks."""
         return self.kind == "elementwise" and not self.needs_third and not any(p.derive for p in self.params)
 
-    @property
+    @cached_property
     def needs_third(self) -> bool:
         """Whether the third array must be given."""
         return self.third is not None and self.third not in self.names
