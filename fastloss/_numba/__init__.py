@@ -145,7 +145,7 @@ def td_loss(
     arguments = (
         _readable(q.reshape(-1)), q.shape[1], _targets(actions), _readable(rewards), _readable(next_q.reshape(-1)),
         _readable(terminated), gamma, _readable(none if online is None else online.reshape(-1)),
-        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), 
+        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)),
         _loop(LOSSES[f"{loss}_loss"].index, 1, suffix), np.array([delta]),
         *_entries(weight, mask), scale, _readable(none if losses is None else losses),
         _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),
@@ -154,8 +154,8 @@ def td_loss(
 
 
 def softmax(
-    x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse, entropies,
-    top, partials, threads,
+    x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse,
+    entropies, top, partials, threads,
 ):  # fmt: skip
     _, dtype = _compute(x)
     classes, none = x.shape[1], _readable(np.empty(0, x.dtype))
