@@ -79,6 +79,7 @@ class Param:
     domain: str
     flag: bool = False
     length: int = 0
+    nullable: bool = False  # None stands for the default
     derive: bool = False  # a name may be given, and is by default: then the number comes from the data
 
     @property
@@ -96,8 +97,8 @@ class Param:
         return tuple(map(self._number, values)) + (0.0,) * (self.length - len(values))
 
     def _number(self, value: Any) -> float:
-        if value is self.default:
-            return value
+        if value is self.default or (value is None and self.nullable):
+            return self.default
         number = real(self.name, value)
         if not self.valid(number):
             raise ValueError(f"{self.name} must be {self.domain}, got {number!r}")
@@ -145,7 +146,7 @@ def derived(param: Param) -> Param:
 def optional(param: Param) -> Param:
     """A parameter that may be None, which the formula sees as -1."""
     valid = param.valid
-    return Param(param.name, -1.0, lambda v: v == -1.0 or valid(v), f"None or {param.domain}")
+    return Param(param.name, -1.0, lambda v: v == -1.0 or valid(v), f"None or {param.domain}", nullable=True)
 
 
 def sequence(param: Param, length: int) -> Param:
