@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss import _run
+from fastloss import _run, _validate
 
 NORMS = ("mean", "range", "std", "iqr")
 
@@ -17,7 +17,7 @@ def target_norm(norm: Any, target: Any, mask: Any) -> Any:
         return norm
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))} or a number, got {norm!r}")
-    y = np.asarray(target)
+    y = _validate.plain("target", target)
     if y.dtype.kind not in "biuf" and y.dtype.name != "bfloat16":
         raise TypeError(f"target must be of a real type, got {y.dtype}")
     if mask is not None:

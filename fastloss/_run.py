@@ -126,6 +126,8 @@ def elementwise(
     With ``want_third`` the gradient by the third array comes last; ``factor`` is one of the gradient alone.
     """
     engine = _dispatch.engine(backend)
+    if third is None and facts.third is not None and facts.needs_third:
+        raise TypeError(f"{facts.third} must be an array, got None")
     if engine.plain_elementwise and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_elementwise(
             facts, input, target, third, params, sample_weight, mask, reduction == "mean", factor, grad,

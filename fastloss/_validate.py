@@ -20,7 +20,8 @@ def is_float(dtype: np.dtype) -> bool:
     return (dtype.kind == "f" and dtype.itemsize in (2, 4, 8)) or dtype.name == "bfloat16"
 
 
-def _plain(name: str, value: Any) -> np.ndarray:
+def plain(name: str, value: Any) -> np.ndarray:
+    """An array of any dtype, but not one whose mask would be lost."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data and mask=~{name}.mask")
     if type(value) is np.ndarray:
@@ -41,7 +42,7 @@ def _kernel_ready(array: np.ndarray) -> np.ndarray:
 
 def floats(name: str, value: Any) -> np.ndarray:
     """A floating array that kernels can read."""
-    array = _plain(name, value)
+    array = plain(name, value)
     if not is_float(array.dtype):
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {array.dtype}")
     return _kernel_ready(array)
@@ -63,7 +64,7 @@ def same_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...], whose
 
 def element_target(value: Any, x: np.ndarray) -> np.ndarray:
     """Targets of an elementwise loss: the input's shape; bool, any integer, or the input's dtype."""
-    array = _plain("target", value)
+    array = plain("target", value)
     same_shape("target", array.shape, x.shape, "input's shape")
     if array.dtype.newbyteorder("=") != x.dtype and array.dtype.kind not in "biu":
         raise TypeError(f"target must be bool, an integer type or input's dtype {x.dtype}, got {array.dtype}")
@@ -82,7 +83,7 @@ def third(name: str | None, value: Any, x: np.ndarray) -> np.ndarray:
 
 def per_label(name: str | None, value: Any, input: Any) -> np.ndarray:
     """Positive factors, one per element or per label on the last axis, in the input's dtype."""
-    array, x = _plain(str(name), value), _plain("input", input)
+    array, x = plain(str(name), value), plain("input", input)
     if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise TypeError(f"{name} must be a floating or integer type, got {array.dtype}")
     wrong = np.argwhere(~(array > 0) | np.isinf(array))
@@ -95,7 +96,7 @@ def per_label(name: str | None, value: Any, input: Any) -> np.ndarray:
 
 def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
     """Classes or actions: any integer dtype (an empty list, which NumPy makes float, passes)."""
-    array = _plain(name, value)
+    array = plain(name, value)
     same_shape(name, array.shape, shape, whose)
     if array.dtype.kind not in "iu":
         if array.size > 0 or isinstance(value, np.ndarray):
@@ -106,7 +107,7 @@ def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.nda
 
 def flags(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
     """A bool array of a given shape."""
-    array = _plain(name, value)
+    array = plain(name, value)
     if array.dtype.kind != "b":
         raise TypeError(f"{name} must be bool, got {array.dtype}")
     same_shape(name, array.shape, shape, whose)
@@ -123,7 +124,7 @@ def sample_weight(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """Weights, flat: one per entry or one per run of entries."""
     if value is None:
         return None
-    array = _plain("sample_weight", value)
+    array = plain("sample_weight", value)
     if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise TypeError(f"sample_weight must be a floating or integer type, got {array.dtype}")
     return _leading("sample_weight", array, shape)
@@ -133,7 +134,7 @@ def mask(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """Mask, flat: one flag per entry or one per run of entries; True keeps."""
     if value is None:
         return None
-    array = _plain("mask", value)
+    array = plain("mask", value)
     if array.dtype.kind != "b":
         raise TypeError(f"mask must be bool (True = keep), got {array.dtype}")
     return _leading("mask", array, shape)
@@ -143,7 +144,7 @@ def class_weight(value: Any, classes: int) -> np.ndarray | None:
     """Weights of classes in float64."""
     if value is None:
         return None
-    array = _plain("weight", value)
+    array = plain("weight", value)
     if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise TypeError(f"weight must be a floating or integer type, got {array.dtype}")
     if array.shape != (classes,):

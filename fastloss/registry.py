@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -226,7 +227,7 @@ class Loss:
         """Whether predictions, targets and numbers are all that it takes, so that it can be computed in chunks."""
         return self.kind == "elementwise" and not self.needs_third and not any(p.derive for p in self.params)
 
-    @property
+    @cached_property
     def needs_third(self) -> bool:
         """Whether the third array must be given."""
         return self.third is not None and self.third not in self.names

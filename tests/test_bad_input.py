@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cases import BACKENDS, ELEMENTWISE, LOSS_NAMES, UNIT, build
+from cases import BACKENDS, ELEMENTWISE, LOSS_NAMES, UNIT, Case, build
 
 import fastloss as fl
 from fastloss.registry import DOMAINS, LOSSES
@@ -37,7 +37,10 @@ def good(name):
     """A small call: the case, and the names of its positional arguments."""
     case = build(name, "float64", (4, 3) if LOSSES[name].kind == "elementwise" else (4,), 3)
     parameters = inspect.signature(getattr(fl, name)).parameters.values()
-    return case, [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    more = names[len(case.args) :]  # arrays that the formula reads besides
+    params = {key: value for key, value in case.params.items() if key not in more}
+    return Case(name, (*case.args, *(case.params[key] for key in more)), params), names
 
 
 def dtypes_refused(array, elements):
@@ -219,6 +222,9 @@ def values(name):
     """Targets, indices, predictions outside their domain, in every dtype, first, last and in between."""
     case, names = good(name)
     facts, n = LOSSES[name], len(case.args)
+    # Backends differ in how they look for what is outside a domain, not in the loss: the first one of each will do.
+    alike = [other for other in LOSS_NAMES if (LOSSES[other].kind, LOSSES[other].target) == (facts.kind, facts.target)]
+    backends = BACKENDS if name == alike[0] else BACKENDS[:1]
     where = {4: [0, 2, 3], 12: [(0, 0), (2, 1), (3, 2)]}
     # Argument, array, domain, dtypes.
     judged = [(names[1], case.args[1], facts.target, (*INTEGERS, "float64") if facts.target in DOMAINS else INTEGERS)]
@@ -237,7 +243,7 @@ def values(name):
                 args = [bad if k < n and names[k] == what else case.args[k] for k in range(n)]
                 keywords = {what: bad} if what == facts.third else {}
                 words = [f"{what} must {demand}", f"got {bad[place]}", f"at index {place}"]
-                for backend in BACKENDS:  # the kernels find them
+                for backend in backends:  # the kernels find them
                     error = ValueError if domain in DOMAINS else IndexError
                     yield f"{what} {value} {dtype} {backend}", args, keywords | {"backend": backend}, error, words
 

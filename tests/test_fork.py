@@ -43,7 +43,8 @@ LIBRARIES = {
 
 
 ORDERS = [
-    order
+    # With both, OpenMP's threads spin in one another's way: up to a minute each.
+    pytest.param(order, id="-".join(order), marks=[pytest.mark.slow] if len(order) == 3 else [])
     for libraries in (("torch",), ("sklearn",), ("torch", "sklearn"))
     for order in itertools.permutations(("fastloss", *libraries))
 ]
@@ -53,7 +54,7 @@ def program(text, imports="import fastloss as fl", use=""):
     return FORK.format(imports=imports, use=use) + text
 
 
-@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize("order", ORDERS)
 def test_beside_other_openmp_runtimes(order, both_compiled):
     for library in set(order) & set(LIBRARIES):
         if importlib.util.find_spec(library) is None:

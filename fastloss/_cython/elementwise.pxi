@@ -185,10 +185,11 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if e.mask != NULL:
                 mask = load_mask(e, start, mask_room, n)
             z = load_third(job, start, z_room, n)
+            run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n)
+            # Afterwards, when the values are in the cache: the loop above has time to wait for them, this has not.
             bad |= outside(job.domains[0], x, mask, n, False) | outside(job.domains[1], y, mask, n, True)
             if z != NULL:
                 bad |= outside(job.domains[2], z, mask, n, False)
-            run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n)
             if e.weight != NULL:
                 w = weights_in_place(e, start, x_room, n)
                 multiply(losses, g if job.mode != 0 else NULL, w, n)
