@@ -301,6 +301,34 @@ def binary_poly_loss(x, y, epsilon=1.0):
 
 
 @np.errstate(all="ignore")
+def dice_loss(x, y, smooth=1.0, squared=False, from_logits=True):
+    """One minus the Dice coefficient per sample and class: ``(loss, grad)``."""
+    p, slope, y, axes = _shares(x, y, from_logits)
+    top = 2 * (p * y).sum(axes, keepdims=True) + smooth
+    below = (p**2 + y**2 if squared else p + y).sum(axes, keepdims=True) + smooth
+    grad = -2 * y / below + top / below**2 * (2 * p if squared else 1)
+    return (1 - top / below).reshape(p.shape[:2]), grad * slope
+
+
+@np.errstate(all="ignore")
+def tversky_loss(x, y, alpha=0.5, beta=0.5, smooth=1.0, from_logits=True):
+    """One minus the Tversky index per sample and class: ``(loss, grad)``."""
+    p, slope, y, axes = _shares(x, y, from_logits)
+    right, extra = (p * y).sum(axes, keepdims=True), (p * (1 - y)).sum(axes, keepdims=True)
+    top = right + smooth
+    below = right + alpha * extra + beta * ((1 - p) * y).sum(axes, keepdims=True) + smooth
+    grad = -(y * below - top * ((1 - beta) * y + alpha * (1 - y))) / below**2
+    return (1 - top / below).reshape(p.shape[:2]), grad * slope
+
+
+def _shares(x, y, from_logits):
+    """Probabilities, their slopes, targets, and the axes that are summed over."""
+    x, y = _floats(x), _floats(y)
+    p = 1 / (1 + np.exp(-x)) if from_logits else x
+    return p, (p * (1 - p) if from_logits else 1.0), y, tuple(range(2, x.ndim))
+
+
+@np.errstate(all="ignore")
 def cross_entropy(x, target, weight=None, ignore_index=-100, label_smoothing=0.0):
     """Softmax cross-entropy of class indices.
 

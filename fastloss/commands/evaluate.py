@@ -62,8 +62,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+<<<<<<< HEAD
 def _has_classes(name: str) -> bool:
     return registry.LOSSES[name].kind == "rows"
+=======
+def _loss_name(given: str) -> str:
+    names = [loss.name for loss in registry.LOSSES.values() if loss.pointwise or loss.name == "cross_entropy"]
+    # A short alias is the same function under another name.
+    name = getattr(getattr(fl, given, None), "__name__", given)
+    if name not in names:
+        problem = "has no two-array form" if name in registry.LOSSES else "is not a loss"
+        raise CommandError(f"{given!r} {problem}; choose from {', '.join(sorted(names))}")
+    return name
+>>>>>>> 122a360d7a74ef9bc77f7ecdf74a7e7177700b06
 
 
 def _parameters(name: str, given: list[str]) -> dict[str, Any]:
