@@ -172,7 +172,7 @@ def root_mean_square(
     facts: Loss, input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
 ):
     """Root of a mean of squares; its gradient is that of the mean over twice the root, 0 where that is 0."""
-    if reduction not in ("mean", "weighted_mean"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "weighted_mean"):
         raise ValueError(f"reduction must be 'mean' or 'weighted_mean', got {reduction!r}")
     common = (facts, input, target, (), sample_weight, mask, reduction, normalizer)
     squares = elementwise(*common, False, None if grad else out, n_threads, backend).loss

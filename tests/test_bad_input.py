@@ -12,6 +12,7 @@ import pytest
 from cases import BACKENDS, ELEMENTWISE, LOSS_NAMES, UNIT, Case, build
 
 import fastloss as fl
+from fastloss import _soft
 from fastloss.registry import DOMAINS, LOSSES
 
 BACKEND = BACKENDS[0]  # arguments are judged before any backend sees them
@@ -21,7 +22,7 @@ LOSS_NAMES = [name for name in LOSS_NAMES if hasattr(fl, name)]  # that all are 
 ELEMENTWISE = [name for name in ELEMENTWISE if name in LOSS_NAMES]
 UNIT = [name for name in UNIT if name in LOSS_NAMES]
 INDEXED = [name for name in LOSS_NAMES if LOSSES[name].target in ("class", "action")]
-CHECKED = [name for name in LOSS_NAMES if LOSSES[name].target != "real"]
+CHECKED = INDEXED + [name for name in LOSS_NAMES if LOSSES[name].target in DOMAINS and LOSSES[name].target != "real"]
 NUMBERS = (-1, 2, 3, -0.25, 1.0001, np.nextafter(1, 2), -5e-324, -1.5, np.nan, np.inf, -np.inf)
 OUTSIDE = -3  # of every domain, and no index either
 
@@ -73,7 +74,12 @@ def wrong_arrays(name):
         yield row(None, (TypeError, ValueError), "")
         yield row(RAGGED, ValueError, "inhomogeneous")
         if i > 0:  # nothing is broadcast
-            for value in (array[:3], array[..., None], array[0], array[:, :0] if array.ndim > 1 else array[:0]):
+            shapes = [array[:3], array[..., None], array[:2, :2] if array.ndim > 1 else array[:2]]
+            if not (elements and i > 1):  # one value per place on the last axis is allowed there
+                shapes.append(array[0])
+            if not any(p.derive for p in LOSSES[name].params):  # nothing can be derived from no target
+                shapes.append(array[:, :0] if array.ndim > 1 else array[:0])
+            for value in shapes:
                 yield row(value, ValueError, str(array.shape), str(value.shape))
         elif LOSSES[name].kind != "elementwise":
             yield row(array[:, :0], ValueError, "at least one", "(4, 0)")
@@ -119,7 +125,7 @@ def options(name):
             yield row(ValueError, [what, leading, str(value.shape)], **{what: value})
         yield row(TypeError, [what, "masked array"], **{what: np.ma.masked_array(ones)})
         yield row(ValueError, [what, "inhomogeneous"], **{what: RAGGED})
-    yield row(TypeError, ["unexpected keyword argument 'temperature'"], temperature=1.0)
+    yield row(TypeError, ["unexpected keyword argument 'nonsense'"], nonsense=1.0)
     yield "too many", [*case.args, 1.0], {}, TypeError, ["positional"]
     # The gradient's array, and what it may overlap.
     shared = np.zeros(x.size + 1)
@@ -157,7 +163,8 @@ def options(name):
 def parameters(name):
     """The loss's own float parameters, outside their domains."""
     case, _ = good(name)
-    for param in LOSSES[name].params:
+    more = (_soft._Z_LOSS, _soft._SOFTCAP, _soft._TEMPERATURE) if name == "cross_entropy" else ()
+    for param in (*LOSSES[name].params, *more):
         bad = [
             v
             for v in (-0.5, 0.0, 1.5, -np.inf, np.inf, np.nan, 1e-300, 2**5000)
@@ -167,7 +174,7 @@ def parameters(name):
         for value in bad:
             words = [param.name, param.domain, "got"]
             yield f"{param.name}={value!r:.20}", case.args, {param.name: value}, ValueError, words
-        if param.name == LOSSES[name].third or param.length or getattr(param, "derive", None):
+        if param.name == LOSSES[name].third or param.length or param.derive:
             odd, words = (object(),), [param.name]  # arrays, sequences or names mean something here
         else:
             odd, words = ("1", b"1", 1j, [1.0], object()), [param.name, "real number"]
@@ -233,6 +240,8 @@ def values(name):
     if third is not None and "ArrayLike" in str(third.annotation):
         judged.append((facts.third, np.ones(case.args[0].shape), facts.third_domain, ["float64"]))
     for what, array, domain, dtypes in judged:
+        if domain not in (*DOMAINS, "class", "action"):
+            continue
         demand = DOMAINS[domain].demand if domain in DOMAINS else "lie in [0, 3)"
         for dtype in dtypes:
             for i, value in enumerate(refused(domain, dtype)):
@@ -241,7 +250,7 @@ def values(name):
                 place = where[array.size][i % 3]
                 bad = put(np.ones(array.shape, dtype) if what != names[0] else array, (place, value))
                 args = [bad if k < n and names[k] == what else case.args[k] for k in range(n)]
-                keywords = {what: bad} if what == facts.third else {}
+                keywords = {what: bad} if what not in names else {}
                 words = [f"{what} must {demand}", f"got {bad[place]}", f"at index {place}"]
                 for backend in backends:  # the kernels find them
                     error = ValueError if domain in DOMAINS else IndexError
@@ -258,15 +267,25 @@ def table():
         for part in (wrong_arrays, parameters, values):
             call = partial(fl.grad_hess, getattr(fl, name))
             for label, args, keywords, *row in part(name):
+                # What the loss takes besides by place, this takes by name.
+                args, keywords = args[:2], dict(zip(good(name)[1][2:], args[2:], strict=True)) | keywords
                 keywords = good(name)[0].params | keywords
                 yield pytest.param(call, args, keywords, *row, id=f"grad_hess of {name}: {label}")
+    for part in (wrong_arrays, options, parameters, own_options, values):
+        for label, args, keywords, *row in part("cross_entropy"):
+            yield pytest.param(fl.cross_entropy_stats, args, keywords, *row, id=f"cross_entropy_stats: {label}")
+    for label, args, keywords, *row in wrong_arrays("mse_loss"):
+        yield pytest.param(fl.rmse_loss, args, keywords, *row, id=f"rmse_loss: {label}")
     case, _ = good("mse_loss")
+    for value in ("sum", "none", None, np.array(["mean", "sum"])):
+        words = ["reduction", "'mean'", "'weighted_mean'", repr(value)]
+        yield pytest.param(fl.rmse_loss, case.args, {"reduction": value}, ValueError, words, id=f"rmse_loss {value}")
     for other in (*(getattr(fl, name) for name in LOSS_NAMES if name not in ELEMENTWISE), np.sum, "mse_loss", None):
         yield pytest.param(
             fl.grad_hess, (other, *case.args), {}, TypeError, ["loss", *ELEMENTWISE], id=f"grad_hess {other}"
         )
     for key, value, error, words in [
-        ("temperature", 1.0, TypeError, ["unexpected keyword argument 'temperature'"]),
+        ("nonsense", 1.0, TypeError, ["unexpected keyword argument 'nonsense'"]),
         ("mask", np.ones(4), TypeError, ["mask", "bool", "float64"]),
         ("sample_weight", np.ones(3), ValueError, ["sample_weight", "(4, 3)", "(3,)"]),
         ("n_threads", 0, ValueError, ["n_threads", "at least 1", "0"]),
@@ -299,7 +318,16 @@ def test_bad_input(call, args, keywords, error, words):
 
 
 def test_every_public_function_is_in_the_table():
-    inside = {*LOSS_NAMES, "bce_with_logits", "grad_hess", "set_num_threads", "use_backend", "warmup"}
+    inside = {
+        *LOSS_NAMES,
+        "bce_with_logits",
+        "cross_entropy_stats",
+        "rmse_loss",
+        "grad_hess",
+        "set_num_threads",
+        "use_backend",
+        "warmup",
+    }
     for name in fl.__all__:
         thing = getattr(fl, name)
         if inspect.isfunction(thing) and inspect.signature(thing).parameters:
