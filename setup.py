@@ -1,8 +1,8 @@
 """Builds the Cython kernels, one extension module per CPU level; everything else is in pyproject.toml.
 
 FASTLOSS_DISABLE_EXT=1 skips them, FASTLOSS_REQUIRE_EXT=1 makes a failure fatal, FASTLOSS_BOUNDSCHECK=1 turns
-Cython's own checks on (tools/sanitize.py). Otherwise a machine without a working C compiler gets a package
-that runs on Numba or NumPy.
+Cython's own checks on, FASTLOSS_LEVELS=v3 builds for that level only (tools/sanitize.py). Otherwise a machine
+without a working C compiler gets a package that runs on Numba or NumPy.
 """
 
 import os
@@ -44,7 +44,7 @@ def extensions():
             optional=not REQUIRED,
         )
 
-    levels = LEVELS if IS_X86_64 else ["v1"]
+    levels = (os.environ.get("FASTLOSS_LEVELS") or ",".join(LEVELS)).split(",") if IS_X86_64 else ["v1"]
     return [extension("cpu"), *(extension(f"kernels_{level}") for level in levels)]
 
 

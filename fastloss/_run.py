@@ -33,6 +33,14 @@ class GradHess(NamedTuple):
     hess: np.ndarray
 
 
+class GaussianLossGrad(NamedTuple):
+    """Loss and its gradients with respect to mean and variance (None with ``grad=False``)."""
+
+    loss: float | np.ndarray
+    grad: np.ndarray | None
+    grad_var: np.ndarray | None
+
+
 class TDLossGrad(NamedTuple):
     """Loss, gradient with respect to ``q`` (None with ``grad=False``), and TD errors ``target - q``."""
 
@@ -111,14 +119,18 @@ class Buffers:
 
 def elementwise(
     facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend,
-    third=None, want_third=False,
+    third=None, want_third=False, factor=1.0,
 ) -> Any:  # fmt: skip
-    """Any elementwise loss; with ``want_third`` the gradient by the third array comes last."""
+    """Any elementwise loss.
+
+    With ``want_third`` the gradient by the third array comes last; ``factor`` is one of the gradient alone.
+    """
     engine = _dispatch.engine(backend)
     if engine.plain_elementwise and normalizer is n_threads is None and _is_plain(reduction, grad):
         plain = engine.plain_elementwise(
-            facts, input, target, third, params, sample_weight, mask, reduction == "mean", grad, want_third, out
-        )
+            facts, input, target, third, params, sample_weight, mask, reduction == "mean", factor, grad,
+            want_third, out,
+        )  # fmt: skip
         if plain:
             return plain if want_third else tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
@@ -133,8 +145,9 @@ def elementwise(
     partials = np.empty(blocks_of(x.size))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = engine.elementwise(
-        facts.name, int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept, _scale(divisor),
-        buffers.flat(buffers.losses), buffers.flat(buffers.grad), buffers.flat(third_grad), partials, threads,
+        facts.name, int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept,
+        factor * _scale(divisor), buffers.flat(buffers.losses), buffers.flat(buffers.grad),
+        buffers.flat(third_grad), partials, threads,
     )  # fmt: skip
     if bad:
         _validate.check_domains(facts, x, y, z, kept)
@@ -151,6 +164,38 @@ def _entries(facts: Loss, input, target, third, sample_weight, mask):
     y = _validate.element_target(target, x)
     z = None if third is None else _validate.third(facts.third, third, x)
     return x, y, z, _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
+
+
+def root_mean_square(
+    facts: Loss, input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+):
+    """Root of a mean of squares; its gradient is that of the mean over twice the root, 0 where that is 0."""
+    if reduction not in ("mean", "weighted_mean"):
+        raise ValueError(f"reduction must be 'mean' or 'weighted_mean', got {reduction!r}")
+    common = (facts, input, target, (), sample_weight, mask, reduction, normalizer)
+    squares = elementwise(*common, False, None if grad else out, n_threads, backend).loss
+    root = math.sqrt(squares)
+    if not grad:
+        return LossGrad(root, None)
+    factor = 0.5 / root if root != 0.0 else 0.0
+    return LossGrad(root, elementwise(*common, True, out, n_threads, backend, factor=factor).grad)
+
+
+def ignoring(target, ignore_index, mask):
+    """A mask that leaves out the targets of a value, for targets of an integer type."""
+    ignored = _validate.integer("ignore_index", ignore_index)
+    labels = np.asarray(target)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"target must be of an integer type if ignore_index is given, got {labels.dtype}")
+    kept = labels != ignored
+    return kept if mask is None else kept & spread(mask, kept.shape)
+
+
+def spread(mask, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask of leading dimensions, for every entry."""
+    flat = _validate.mask(mask, shape)
+    assert flat is not None
+    return np.repeat(flat, math.prod(shape) // max(1, flat.size)).reshape(shape)
 
 
 def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend, third=None) -> GradHess:

@@ -80,6 +80,19 @@ def third(name: str | None, value: Any, x: np.ndarray) -> np.ndarray:
     return array.reshape(-1)
 
 
+def per_label(name: str | None, value: Any, input: Any) -> np.ndarray:
+    """Positive factors, one per element or per label on the last axis, in the input's dtype."""
+    array, x = _plain(str(name), value), _plain("input", input)
+    if not (is_float(array.dtype) or array.dtype.kind in "iu"):
+        raise TypeError(f"{name} must be a floating or integer type, got {array.dtype}")
+    wrong = np.argwhere(~(array > 0) | np.isinf(array))
+    if wrong.size:
+        at = tuple(int(k) for k in wrong[0])
+        place = at[0] if len(at) == 1 else at
+        raise ValueError(f"{name} must be positive and finite, got {array[at]} at index {place}")
+    return array.astype(x.dtype) if is_float(x.dtype) else array
+
+
 def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:
     """Classes or actions: any integer dtype (an empty list, which NumPy makes float, passes)."""
     array = _plain(name, value)
@@ -135,7 +148,7 @@ def class_weight(value: Any, classes: int) -> np.ndarray | None:
         raise TypeError(f"weight must be a floating or integer type, got {array.dtype}")
     if array.shape != (classes,):
         raise ValueError(f"weight must have one value per class, shape {(classes,)}, got {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = np.require(array, np.float64, ["C", "ALIGNED"])
     wrong = np.flatnonzero(~(array >= 0) | np.isinf(array))
     if wrong.size:
         raise ValueError(f"weight must be non-negative and finite, got {array[wrong[0]]} at index {wrong[0]}")
@@ -236,6 +249,8 @@ def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray |
     if third is not None:
         arrays.append((str(facts.third), np.resize(third, x.size), facts.third_domain))
     for name, array, domain in arrays:
+        if domain == "real":
+            continue
         wanted = DOMAINS[domain]
         missing = (lambda v: False) if name == "target" else np.isnan  # a prediction that is NaN is no error
         found = bad_entry(

@@ -12,6 +12,7 @@ comparisons so that NaN falls through to a result that is NaN.
 
 from fastloss.registry import (
     between,
+    derived,
     elementwise,
     finite,
     flag,
@@ -156,7 +157,7 @@ def half_squared_error(x, y):
 @elementwise(
     family="distance",
     target="real",
-    params=(positive("norm", 1.0),),
+    params=(derived(positive("norm", 1.0)),),
     kinks=lambda norm: (0.0,),
     loss_ulp=1.0,
     grad_ulp=0.5,
@@ -183,7 +184,10 @@ def mape_loss(x, y, eps):
     r = x - y
     size = abs(y)
     size = size if size > eps else eps
-    loss = abs(r) / size * 100.0
+    a = abs(r)
+    # The factor goes where it neither overflows nor multiplies a subnormal ratio.
+    near = a < 18446744073709551616.0
+    loss = (a * 100.0 if near else a) / size * (1.0 if near else 100.0)
     step = 100.0 / size
     grad = step if r > 0.0 else (-step if r < 0.0 else r)
     hess = step if r == r else r
@@ -212,9 +216,9 @@ def log_cosh_loss(x, y):
     e = exp_neg(a + a)
     q = drop_neg(a + a)
     # log(cosh(a)) is log1p(sinh(a)^2) / 2, and a - log(2) + log1p(e): one logarithm for both.
-    near = 0.25 * q * q / e
-    l = log1p_unit(near if a < 0.8 else e)
-    loss = 0.5 * l if a < 0.8 else (a - 0.6931471805599453) + l
+    near = 0.25 * q * q / (e if a < 0.8 else 1.0)
+    rise = log1p_unit(near if a < 0.8 else e)
+    loss = 0.5 * rise if a < 0.8 else (a - 0.6931471805599453) + rise
     d = 1.0 + e
     tanh = q / d
     grad = tanh if r >= 0.0 else -tanh
@@ -270,12 +274,12 @@ def gaussian_nll_loss(x, y, var, full, eps):
     r = x - y
     v = eps if var < eps else var
     w = r / v
-    loss = 0.5 * fma(r, w, log(v))
+    loss = fma(0.5 * r, w, 0.5 * log(v))
     loss = loss + 0.9189385332046727 if full > 0.0 else loss
     grad = w
     hess = 1.0 / v
     # Not zeroed where var is below eps, as in PyTorch.
-    by_var = 0.5 * fma(-w, w, hess)
+    by_var = fma(-0.5 * w, w, 0.5 * hess)
     return loss, grad, hess, by_var
 
 
@@ -289,7 +293,9 @@ def gaussian_nll_loss(x, y, var, full, eps):
 def gamma_nll_loss(x, y):
     # Below -2000 exp(-x) is infinite; an infinite x must not meet it.
     c = -2000.0 if x < -2000.0 else x
-    t = y * exp(-x)
+    # In two steps: exp(-x) may overflow where a small y times it does not.
+    half = exp(-0.5 * x)
+    t = y * half * half
     loss = c + t
     grad = 1.0 - t
     hess = t
@@ -401,9 +407,9 @@ def cauchy_loss(x, y, scale):
     s = abs(r) / scale
     # From 2^60 on log1p(s^2) is 2 log1p(s), and s^2 may be infinite.
     far = s > 1152921504606846976.0
-    l = log1p_any(s if far else s * s)
-    l = l + l if far else l
-    loss = 0.5 * scale * l * scale
+    rise = log1p_any(s if far else s * s)
+    rise = rise + rise if far else rise
+    loss = 0.5 * scale * rise * scale
     # s / (1 + s^2) is the same of 1 / s.
     t = s if s <= 1.0 else 1.0 / s
     d = fma(t, t, 1.0)
@@ -433,8 +439,9 @@ def binary_cross_entropy(x, y, eps):
     log_p = log1p_any(-eps) if q < eps else log(p)
     log_q = log(eps) if q < eps else log1p_any(-p)
     loss = fma(y, -log_p, (1.0 - y) * -log_q)
-    slope = (1.0 - y) / q - y / x
-    bend = (1.0 - y) / q / q + y / x / x
+    rest = eps if q < eps else q
+    slope = (1.0 - y) / rest - y / p
+    bend = (1.0 - y) / rest / rest + y / p / p
     grad = 0.0 if x < eps else (0.0 if q < eps else slope)
     hess = 0.0 if x < eps else (0.0 if q < eps else bend)
     return loss, grad, hess
@@ -453,16 +460,16 @@ def sigmoid_focal_loss(x, y, alpha, gamma):
     w = (alpha if y > 0.5 else 1.0 - alpha) if alpha >= 0.0 else 1.0
     a = abs(s)
     e = exp_neg(a)
-    l = log1p_unit(e)
+    log_e = log1p_unit(e)
     d = 1.0 + e
     q = (e if s > 0.0 else 1.0) / d
     p = (1.0 if s > 0.0 else e) / d
-    cost = l if s > 0.0 else a + l
-    # q^gamma is exp(-gamma softplus(s)), softplus(s) = h + l carried in two parts.
+    cost = log_e if s > 0.0 else a + log_e
+    # q^gamma is exp(-gamma softplus(s)), softplus(s) = h + log_e carried in two parts.
     h = (1000.0 if s > 1000.0 else s) if s > 0.0 else 0.0
-    t = h + l
+    t = h + log_e
     b = t - h
-    low = (h - (t - b)) + (l - b)
+    low = (h - (t - b)) + (log_e - b)
     m = gamma * t
     power = exp_sum(-m, -fma(gamma, low, fma(gamma, t, -m)))
     u = w * power
@@ -521,8 +528,8 @@ def soft_margin_loss(x, y):
     m = x if y > 0.0 else -x
     a = abs(m)
     e = exp_neg(a)
-    l = log1p_unit(e)
-    loss = l if m > 0.0 else a + l
+    log_e = log1p_unit(e)
+    loss = log_e if m > 0.0 else a + log_e
     d = 1.0 + e
     slope = (e if m > 0.0 else 1.0) / d
     slope = slope if m == m else m
@@ -543,13 +550,13 @@ def binary_poly_loss(x, y, epsilon_1, epsilon_2, epsilon_3, epsilon_4, epsilon_5
     s = x if y > 0.5 else -x
     a = abs(s)
     e = exp_neg(a)
-    l = log1p_unit(e)
+    log_e = log1p_unit(e)
     d = 1.0 + e
     q = (e if s > 0.0 else 1.0) / d
     p = (1.0 if s > 0.0 else e) / d
     sum_2 = fma(fma(epsilon_6 / 6.0, q, epsilon_5 / 5.0), q, epsilon_4 / 4.0)
     sum_1 = fma(fma(fma(sum_2, q, epsilon_3 / 3.0), q, epsilon_2 / 2.0), q, epsilon_1)
-    loss = fma(sum_1, q, l if s > 0.0 else a + l)
+    loss = fma(sum_1, q, log_e if s > 0.0 else a + log_e)
     rise_2 = fma(fma(epsilon_6, q, epsilon_5), q, epsilon_4)
     rise = fma(fma(fma(rise_2, q, epsilon_3), q, epsilon_2), q, epsilon_1)
     slope = q * fma(rise, p, 1.0)

@@ -23,6 +23,7 @@ __all__ = [
     "Loss",
     "Param",
     "between",
+    "derived",
     "elementwise",
     "finite",
     "flag",
@@ -77,6 +78,7 @@ class Param:
     domain: str
     flag: bool = False
     length: int = 0
+    derive: bool = False  # a name may be given, and is by default: then the number comes from the data
 
     @property
     def names(self) -> list[str]:
@@ -123,8 +125,8 @@ def finite(name: str, default: float) -> Param:
 
 
 def between(name: str, default: float, low: float, high: float) -> Param:
-    domain = f"above {low:g} and below {high:g}"
-    return Param(name, default, lambda v: low + 2.0**-23 <= v <= high - 2.0**-23, domain)
+    least = low + 2.0**-23 if low else _SMALLEST
+    return Param(name, default, lambda v: least <= v <= high - 2.0**-23, f"above {low:g} and below {high:g}")
 
 
 def up_to(name: str, default: float, most: float) -> Param:
@@ -133,6 +135,10 @@ def up_to(name: str, default: float, most: float) -> Param:
 
 def flag(name: str, default: bool) -> Param:
     return Param(name, float(default), lambda v: v in (0.0, 1.0), "True or False", flag=True)
+
+
+def derived(param: Param) -> Param:
+    return Param(param.name, param.default, param.valid, param.domain, derive=True)
 
 
 def optional(param: Param) -> Param:
@@ -203,6 +209,11 @@ class Loss:
     def names(self) -> list[str]:
         """The numbers that its formula gets, sequences spread."""
         return [name for param in self.params for name in param.names]
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether predictions, targets and numbers are all that it takes, so that it can be computed in chunks."""
+        return self.kind == "elementwise" and not self.needs_third and not any(p.derive for p in self.params)
 
     @property
     def needs_third(self) -> bool:

@@ -17,10 +17,21 @@ FLOATS = ("float32", "float64")
 LOSS_NAMES = tuple(LOSSES)
 ELEMENTWISE = tuple(name for name, facts in LOSSES.items() if facts.kind == "elementwise")
 ROWS = tuple(name for name, facts in LOSSES.items() if facts.kind == "rows")
-UNIT = tuple(name for name, facts in LOSSES.items() if facts.target == "unit")
+# Binary losses of a logit with targets between 0 and 1.
+UNIT = tuple(name for name, facts in LOSSES.items() if facts.target == "unit" and facts.family == "logit")
+# Piecewise linear: the true second derivative is 0, what stands in its place is a convention.
+CONVENTIONAL = ("l1_loss", "smooth_l1_loss", "nmae_loss", "mape_loss", "pinball_loss", "hinge_loss")
+# One loss of every kernel and of every way in which data reaches it, for what does not depend on the formula.
+DRIVERS = (
+    "binary_cross_entropy_with_logits",
+    "huber_loss",
+    "gaussian_nll_loss",
+    *(name for name, facts in LOSSES.items() if facts.kind != "elementwise"),
+)
 
 # Exact in every float type, so that a reference in float64 sees the parameter the kernel sees.
 _CANDIDATES = (0.0, 0.375, 1.0, 2.5)
+_OTHERS = (1.25,)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,17 @@ class Case:
         shape = self.args[0].shape
         return shape if self.facts.kind == "elementwise" else shape[:-1]
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What a formula gets as parameters."""
+        return numbers(self.loss, self.params)
+
+    @property
+    def third(self) -> tuple[np.ndarray, ...]:
+        """The third array of the formula, if it has one."""
+        array = self.params.get(self.facts.third)
+        return (array,) if isinstance(array, np.ndarray) else ()
+
     def __call__(self, backend, **options):
         return getattr(fl, self.loss)(*self.args, **self.params, backend=backend, **options)
 
@@ -60,6 +82,36 @@ class Case:
         return self.each(lambda array: array[index])
 
 
+def numbers(name, params) -> tuple[float, ...]:
+    return LOSSES[name].parse({k: v for k, v in params.items() if not isinstance(v, np.ndarray)})
+
+
+def position(name, x, y):
+    """What the kinks of an elementwise loss are points of: residual, margin or prediction."""
+    family = LOSSES[name].family
+    if family == "margin":
+        return np.where(np.asarray(y) > 0, x, -x)
+    return x if family == "probability" else x - y
+
+
+def inputs(name, values):
+    """Predictions in the loss's domain, from numbers of both signs."""
+    if LOSSES[name].input == "unit":
+        return (1 / (1 + np.exp2(-values.astype(np.float64)))).astype(values.dtype)
+    return np.abs(values) - values.dtype.type(0.875) if LOSSES[name].input == "above_minus_one" else values
+
+
+def targets(name, values, rng):
+    """Targets in the loss's domain, from numbers of both signs."""
+    domain, kind = LOSSES[name].target, values.dtype.type
+    choices = {"unit": [0, 1, 0.25, 0.8125], "binary": [0, 1], "sign": [-1, 0, 1]}
+    if domain in choices:
+        return rng.choice(choices[domain], values.shape).astype(kind)
+    if domain == "real":
+        return values
+    return np.abs(values) + kind({"non_negative": 0, "positive": 0.125, "above_minus_one": -0.875}[domain])
+
+
 def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
     """Ordinary arguments: no specials, targets in the loss's domain, residuals also at the kinks."""
     rng = np.random.default_rng(seed)
@@ -69,14 +121,16 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
         return (3 * rng.standard_normal(shape)).astype(dtype)
 
     if facts.kind == "elementwise":
-        x = normal(shape)
-        if facts.target == "unit":
-            return Case(name, (x, rng.choice([0, 1, 0.25, 0.8125], shape).astype(dtype)), params)
-        y = np.round(4 * normal(shape)) / 8
-        # Sums of these are exact, so the residual is the kink itself.
-        for i, kink in enumerate(facts.kinks(*facts.parse(params))):
+        x = inputs(name, normal(shape))
+        y = targets(name, (np.round(4 * normal(shape)) / 8).astype(dtype), rng)
+        if facts.needs_third:
+            params = params | {facts.third: (rng.random(shape) * 4).astype(dtype)}
+        # Sums of these are exact, so the residual (margin, prediction) is the kink itself.
+        for i, kink in enumerate(facts.kinks(*numbers(name, params))):
             if x.size > i:
-                x.reshape(-1)[i] = y.reshape(-1)[i] + np.asarray(kink, dtype)
+                step, flat = np.asarray(kink, dtype), y.reshape(-1)
+                margin = step if flat[i] > 0 else -step
+                x.reshape(-1)[i] = {"margin": margin, "probability": step}.get(facts.family, flat[i] + step)
         return Case(name, (x, y.astype(dtype)), params)
     index = rng.integers(0, width, shape)
     if facts.kind == "rows":
@@ -89,16 +143,25 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
 def param_sets(name) -> list[dict[str, float]]:
     """The defaults, every parameter at other values it may take, and all of them away from their defaults."""
     facts = LOSSES[name]
-    others = {p.name: [v for v in _CANDIDATES if p.valid(v) and v != p.default] or [2.0] for p in facts.params}
+    others = {
+        p.name: [v for v in _CANDIDATES if p.valid(v) and v != p.default] or [v for v in _OTHERS if p.valid(v)] or [2.0]
+        for p in facts.params
+    }
     if name == "td_loss":
         others["delta"].remove(0.0)  # for smooth L1 only, see below
-    sets = [{}] + [{key: value} for key, values in others.items() for value in values]
+    # A norm that comes from the data is no number of the formula.
+    first = {p.name: p.default for p in facts.params if p.derive}
+    sets = [first] + [{key: value} for key, values in others.items() for value in values]
     return sets + ([{key: values[-1] for key, values in others.items()}] if len(others) > 1 else [])
 
 
 def extras(name, dtype, shape=(67,), width=5, seed=0) -> list[dict]:
     """Keyword arguments that are no float parameters."""
     rng = np.random.default_rng(seed + 1)
+    if name == "binary_cross_entropy_with_logits":
+        return [{"pos_weight": rng.choice([0.5, 1.0, 2.5], shape).astype(dtype), "label_smoothing": 0.375}]
+    if name == "binary_poly_loss":
+        return [{"epsilon": (0.5, -0.25, 0.0, 1.0, 2.0, 0.125)}]
     if name in ROWS:
         weight = rng.choice([0.5, 1.0, 2.0], width)
         middle, last = param_sets(name)[1:2] or [{}], param_sets(name)[-1:]

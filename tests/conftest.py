@@ -62,8 +62,8 @@ _worst: dict[str, float] = {}
 def within():
     """Checks a bound in ULP and keeps the worst error by name, for the table at the end of the run."""
 
-    def check(name, actual, reference, bound, *inputs):
-        error, place = worst_of(actual, reference, *inputs)
+    def check(name, actual, reference, bound, *inputs, size=0):
+        error, place = worst_of(actual, reference, *inputs, size=size)
         _worst[name] = max(error, _worst.get(name, 0.0))
         assert error <= bound, f"{name}: {error:.3f} ULP {place}"
 

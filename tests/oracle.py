@@ -16,12 +16,12 @@ def _spread(values, shape):
 
 
 def entries(case, kept):
-    """Loss, gradient and weight in a mean of each entry, zero where not kept, and TD errors."""
+    """Loss, gradient and weight in a mean of each entry, zero where not kept, and what comes last in a result."""
     flat = case.each(lambda a: a.reshape((-1, *a.shape[len(case.shape) :])))
     kept, x = kept.reshape(-1).copy(), flat.args[0]
     if case.facts.kind == "rows":
         kept &= flat.args[1] != case.params.get("ignore_index", -100)
-    loss, grad, counted, td_error = np.zeros(len(x)), np.zeros(x.shape), np.zeros(len(x)), np.zeros(len(x))
+    loss, grad, counted, last = np.zeros(len(x)), np.zeros(x.shape), np.zeros(len(x)), np.zeros(len(x))
     counted[kept] = 1.0
     chosen = flat.rows(kept)
     found = getattr(reference, case.loss)(*chosen.args, **chosen.params)
@@ -29,36 +29,40 @@ def entries(case, kept):
     if case.facts.class_weighted_mean:
         counted[kept] = found[2]
     if case.loss == "td_loss":
-        td_error[kept] = found[2]
-    return loss, grad, counted, td_error
+        last[kept] = found[2]
+    if len(found) == 4:  # the gradient by the third array, scaled like the other one
+        last[kept] = found[3]
+    return loss, grad, counted, last
 
 
 def expected(case, sample_weight=None, mask=None, reduction="mean", normalizer=None):
-    """Loss, gradient and TD errors of a call."""
+    """Loss, gradient and what else there is (TD errors, the gradient by a third array) of a call."""
     shape = case.shape
     kept = np.ones(shape, bool) if mask is None else _spread(mask, shape)
     weight = np.ones(shape) if sample_weight is None else _spread(sample_weight, shape)
     weight = np.where(kept, weight, 0.0).reshape(-1)
-    loss, grad, counted, td_error = entries(case, kept)
+    loss, grad, counted, last = entries(case, kept)
     loss = loss * weight
     grad = grad * weight.reshape((-1,) + (1,) * (grad.ndim - 1))
-    grad, td_error = grad.reshape(case.args[0].shape), td_error.reshape(shape)
+    third = case.facts.needs_third
+    last = last * weight if third else last
+    grad, last = grad.reshape(case.args[0].shape), last.reshape(shape)
     if reduction == "none":
-        return loss.reshape(shape), grad, td_error
+        return loss.reshape(shape), grad, last
     total = math.fsum(loss)
     if reduction == "sum":
-        return total, grad, td_error
+        return total, grad, last
     divisor = math.fsum(counted * weight) if reduction == "weighted_mean" else math.fsum(counted)
     divisor = divisor if normalizer is None else normalizer
     if divisor == 0:
-        return math.nan, np.zeros_like(grad), td_error
-    return total / divisor, grad / divisor, td_error
+        return math.nan, np.zeros_like(grad), 0 * last if third else last
+    return total / divisor, grad / divisor, last / divisor if third else last
 
 
 def assert_close(result, wanted, dtype, what="") -> None:
     """Equal up to rounding; infinities and NaN in the same places."""
     eps = float(np.finfo(dtype).eps)
-    for name, actual, right in zip(("loss", "grad", "td_error"), result, wanted, strict=False):
+    for name, actual, right in zip(("loss", "grad", "last"), result, wanted, strict=False):
         if actual is None:
             continue
         right = np.asarray(right)

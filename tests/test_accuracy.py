@@ -3,14 +3,16 @@
 The run ends with a table of the worst errors, so that bounds can be tightened.
 """
 
+import functools
+
 import mpmath
 import numpy as np
 import pytest
 from cases import ELEMENTWISE, UNIT
 
 import fastloss as fl
-from fastloss.commands._ulp import LONG, cross_entropy_rows, exact, margin_rows, sigmoid_parts, stratified
-from fastloss.registry import LOSSES
+from fastloss.commands._ulp import LONG, cross_entropy_rows, exact, margin_rows, sigmoid_parts, stratified, term_sizes
+from fastloss.registry import DOMAINS, LOSSES
 
 needs_longdouble = pytest.mark.skipif(not LONG, reason="long double has no spare digits")
 
@@ -28,16 +30,18 @@ def edges(dtype):
     return np.concatenate([around, -around])
 
 
-def check(compiled, name, args, references, bounds, within, **options):
+def check(compiled, name, args, references, bounds, within, sizes=(0, 0, 0), **options):
     """Compare loss and gradient with references, for an unreduced call and for a sum."""
     result = getattr(fl, name)(*args, backend=compiled, reduction="none", **options)
     summed = getattr(fl, name)(*args, backend=compiled, reduction="sum", **options).grad
     np.testing.assert_array_equal(result.grad, summed)
     failures = []
-    for what, actual, wanted, bound in zip(("loss", "grad"), result, references, bounds, strict=False):
+    for what, actual, wanted, bound, size in zip(
+        ("loss", "grad", "third"), result, references, bounds, sizes, strict=False
+    ):
         inputs = args if actual.ndim == args[0].ndim == args[1].ndim else ()
         try:
-            within(f"{name} {what} {actual.dtype} {compiled}", actual, wanted, bound, *inputs)
+            within(f"{name} {what} {actual.dtype} {compiled}", actual, wanted, bound, *inputs, size=size)
         except AssertionError as failure:
             failures.append(str(failure))
     assert not failures
@@ -60,23 +64,50 @@ def test_binary_losses_over_the_whole_range(name, compiled, dtype, within):
             check(compiled, name, args, references, (facts.loss_ulp, facts.grad_ulp), within)
 
 
+def target_for(facts, x, rng):
+    """Targets in the loss's domain: near the prediction, far from it, zero."""
+    if facts.target in ("unit", "binary", "sign"):
+        return rng.integers(-1 if facts.target == "sign" else 0, 2, x.size).astype(x.dtype)
+    choice = rng.integers(0, 3, x.size)
+    if facts.target == "real":
+        # The difference to the near ones cancels.
+        near = x * (1 + rng.uniform(-1, 1, x.size) * 2.0 ** -rng.integers(0, 24, x.size))
+        return np.choose(choice, [near.astype(x.dtype), rng.permutation(x), np.zeros_like(x)])
+    far = np.exp2(rng.uniform(-20, 20, x.size))
+    near = np.where((x >= 2.0**-20) & (x <= 2.0**20), x, 1) * (1 + rng.uniform(0, 1, x.size) * 2.0**-20)
+    return np.choose(choice, [near, far, far if facts.target == "positive" else np.zeros_like(far)]).astype(x.dtype)
+
+
+@functools.cache
+def formula_cases(name, dtype):
+    """Arguments of a loss, its values in many digits, and the sizes of the terms they are sums of."""
+    dtype, facts, rng = np.dtype(dtype).type, LOSSES[name], np.random.default_rng(3)
+    everywhere, ordinary = stratified(dtype, 4 if dtype is np.float32 else 1), stratified(dtype, 60, low=-8, high=7)
+    x = np.concatenate([everywhere, ordinary, edges(dtype)])
+    x = x[DOMAINS[facts.input].valid(x)]
+    if name == "cauchy_loss":
+        x = x[np.abs(x) < np.finfo(dtype).max / 8]  # a residual over its scale may overflow
+    y = target_for(facts, x, rng)
+    third = [np.exp2(rng.uniform(-22, 20, x.size)).astype(dtype)] if facts.needs_third else []
+    named = {facts.third: third[0]} if third else {}
+    first = {p.name: p.default for p in facts.params if p.derive}
+    middle = {p.name: 0.375 for p in facts.params if p.valid(0.375) and name not in UNIT}
+    flags = {p.name: 1.0 - p.default for p in facts.params if p.flag}
+    found = []
+    for params in [given for k, given in enumerate([first, middle, flags]) if given or not k]:
+        numbers = facts.parse(params)
+        loss, grad, _, *more = exact(name, x, y, numbers, *third)
+        found.append(((x, y), (loss, grad, *more), term_sizes(name, x, y, numbers, *third), params | named))
+    return found
+
+
 @needs_longdouble
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_losses_by_their_formula(name, compiled, dtype, within):
-    dtype, facts = np.dtype(dtype).type, LOSSES[name]
-    everywhere, ordinary = stratified(dtype, 4 if dtype is np.float32 else 1), stratified(dtype, 60, low=-8, high=7)
-    x = np.concatenate([everywhere, ordinary, edges(dtype)])
-    rng = np.random.default_rng(3)
-    if facts.target == "unit":
-        y = rng.integers(0, 2, x.size).astype(dtype)
-    else:
-        # Targets near the prediction (the difference cancels), far from it, and zero.
-        near = (x * (1 + rng.uniform(-1, 1, x.size) * 2.0 ** -rng.integers(0, 24, x.size))).astype(dtype)
-        y = np.choose(rng.integers(0, 3, x.size), [near, rng.permutation(x), np.zeros_like(x)])
-    middle = {p.name: 0.375 for p in facts.params if p.valid(0.375) and facts.target == "real"}
-    for params in [{}, middle] if middle else [{}]:
-        loss, grad, _ = exact(name, x, y, facts.parse(params))
-        check(compiled, name, (x, y), (loss, grad), (facts.loss_ulp, facts.grad_ulp), within, **params)
+    facts = LOSSES[name]
+    for args, references, sizes, options in formula_cases(name, dtype):
+        bounds = (facts.loss_ulp, facts.grad_ulp, facts.grad_ulp)
+        check(compiled, name, args, references, bounds, within, sizes, **options)
 
 
 @needs_longdouble

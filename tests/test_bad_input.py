@@ -12,13 +12,18 @@ import pytest
 from cases import BACKENDS, ELEMENTWISE, LOSS_NAMES, UNIT, build
 
 import fastloss as fl
-from fastloss.registry import LOSSES
+from fastloss.registry import DOMAINS, LOSSES
 
 BACKEND = BACKENDS[0]  # arguments are judged before any backend sees them
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 RAGGED = [[1.0, 2.0], [3.0]]
+LOSS_NAMES = [name for name in LOSS_NAMES if hasattr(fl, name)]  # that all are public is test_registry_api's to say
+ELEMENTWISE = [name for name in ELEMENTWISE if name in LOSS_NAMES]
+UNIT = [name for name in UNIT if name in LOSS_NAMES]
 INDEXED = [name for name in LOSS_NAMES if LOSSES[name].target in ("class", "action")]
 CHECKED = [name for name in LOSS_NAMES if LOSSES[name].target != "real"]
+NUMBERS = (-1, 2, 3, -0.25, 1.0001, np.nextafter(1, 2), -5e-324, -1.5, np.nan, np.inf, -np.inf)
+OUTSIDE = -3  # of every domain, and no index either
 
 
 def put(array, *places_and_values):
@@ -159,15 +164,18 @@ def parameters(name):
         for value in bad:
             words = [param.name, param.domain, "got"]
             yield f"{param.name}={value!r:.20}", case.args, {param.name: value}, ValueError, words
-        for value in ("1", b"1", 1j, [1.0], object()):
-            words = [param.name, "real number", type(value).__name__]
+        if param.name == LOSSES[name].third or param.length or getattr(param, "derive", None):
+            odd, words = (object(),), [param.name]  # arrays, sequences or names mean something here
+        else:
+            odd, words = ("1", b"1", 1j, [1.0], object()), [param.name, "real number"]
+        for value in odd:
             yield f"{param.name}={value!r:.20}", case.args, {param.name: value}, TypeError, words
 
 
 def own_options(name):
     """Options of single losses that are no float parameters."""
     case, _ = good(name)
-    if name == "cross_entropy":
+    if LOSSES[name].kind == "rows":
         table = [
             ("weight", [1.0, 2.0], ValueError, ["(3,)", "(2,)"]),
             ("weight", 1.0, ValueError, ["(3,)", "()"]),
@@ -198,36 +206,54 @@ def own_options(name):
         yield f"{what}={value!r:.20}", case.args, {what: value}, error, [what, *words]
 
 
+def refused(domain, dtype):
+    """Values outside a domain, or outside three classes, in a dtype."""
+    if np.dtype(dtype).kind in "iu":
+        limits = np.iinfo(dtype)
+        numbers = [v for v in (-1, 2, 3, limits.min, limits.max) if limits.min <= v <= limits.max]
+        return [v for v in numbers if not (0 <= v < 3 if domain not in DOMAINS else DOMAINS[domain].valid(np.array(v)))]
+    return [v for v in NUMBERS if domain in DOMAINS and not DOMAINS[domain].valid(np.array(v))]
+
+
 def values(name):
-    """Targets and indices outside their domain, in every dtype, at the first and the last place and in between."""
+    """Targets, indices, predictions outside their domain, in every dtype, first, last and in between."""
     case, names = good(name)
-    target, where = case.args[1], {4: [0, 2, 3], 12: [(0, 0), (2, 1), (3, 2)]}
-    domain = {"unit": "[0, 1]", "class": "[0, 3)", "action": "[0, 3)"}.get(LOSSES[name].target)
-    if domain is None:
-        return  # any number is a target
-    dtypes = {d: [-1, 2 if domain == "[0, 1]" else 3, int(np.iinfo(d).min), int(np.iinfo(d).max)] for d in INTEGERS}
-    dtypes = {d: [v for v in bad if v != 0 and np.iinfo(d).min <= v] for d, bad in dtypes.items()}
-    if LOSSES[name].target == "unit":
-        dtypes["float64"] = [-0.25, 1.0001, np.nan, np.inf, -np.inf, -5e-324, np.nextafter(1, 2)]
-    for dtype, bad in dtypes.items():
-        for i, value in enumerate(bad):
-            place = where[target.size][i % 3]
-            args = [case.args[0], put((target > 0.5).astype(dtype), (place, value)), *case.args[2:]]
-            words = [names[1], domain, f"got {args[1][place]}", f"at index {place}"]
-            for backend in BACKENDS:  # the kernels find them
-                error = ValueError if domain == "[0, 1]" else IndexError
-                yield f"{value} {dtype} {backend}", args, {"backend": backend}, error, words
+    facts, n = LOSSES[name], len(case.args)
+    where = {4: [0, 2, 3], 12: [(0, 0), (2, 1), (3, 2)]}
+    # Argument, array, domain, dtypes.
+    judged = [(names[1], case.args[1], facts.target, (*INTEGERS, "float64") if facts.target in DOMAINS else INTEGERS)]
+    judged.append((names[0], case.args[0], facts.input, ["float64"]))
+    third = inspect.signature(getattr(fl, name)).parameters.get(facts.third or "")
+    if third is not None and "ArrayLike" in str(third.annotation):
+        judged.append((facts.third, np.ones(case.args[0].shape), facts.third_domain, ["float64"]))
+    for what, array, domain, dtypes in judged:
+        demand = DOMAINS[domain].demand if domain in DOMAINS else "lie in [0, 3)"
+        for dtype in dtypes:
+            for i, value in enumerate(refused(domain, dtype)):
+                if what != names[1] and value != value:
+                    continue  # a prediction that is NaN is no error
+                place = where[array.size][i % 3]
+                bad = put(np.ones(array.shape, dtype) if what != names[0] else array, (place, value))
+                args = [bad if k < n and names[k] == what else case.args[k] for k in range(n)]
+                keywords = {what: bad} if what == facts.third else {}
+                words = [f"{what} must {demand}", f"got {bad[place]}", f"at index {place}"]
+                for backend in BACKENDS:  # the kernels find them
+                    error = ValueError if domain in DOMAINS else IndexError
+                    yield f"{what} {value} {dtype} {backend}", args, keywords | {"backend": backend}, error, words
 
 
 def table():
     for name in LOSS_NAMES:
         for part in (wrong_arrays, options, parameters, own_options, values):
-            for label, *row in part(name):
-                yield pytest.param(getattr(fl, name), *row, id=f"{name}: {label}")
+            for label, args, keywords, *row in part(name):
+                keywords = good(name)[0].params | keywords
+                yield pytest.param(getattr(fl, name), args, keywords, *row, id=f"{name}: {label}")
     for name in ELEMENTWISE:
         for part in (wrong_arrays, parameters, values):
-            for label, *row in part(name):
-                yield pytest.param(partial(fl.grad_hess, getattr(fl, name)), *row, id=f"grad_hess of {name}: {label}")
+            call = partial(fl.grad_hess, getattr(fl, name))
+            for label, args, keywords, *row in part(name):
+                keywords = good(name)[0].params | keywords
+                yield pytest.param(call, args, keywords, *row, id=f"grad_hess of {name}: {label}")
     case, _ = good("mse_loss")
     for other in (*(getattr(fl, name) for name in LOSS_NAMES if name not in ELEMENTWISE), np.sum, "mse_loss", None):
         yield pytest.param(
@@ -331,9 +357,8 @@ def test_the_first_index_out_of_range(name, backend, width, bad):
 
 @pytest.mark.parametrize("name", CHECKED)
 def test_an_in_place_call_that_fails_leaves_the_input_untouched(name, backend, dtype):
-    facts = LOSSES[name]
     case = build(name, dtype, (9000,))
-    target = put(case.args[1], (8999, 2 if facts.target == "unit" else 77))
+    target = put(case.args[1], (8999, OUTSIDE))
     changed = case.with_args(case.args[0], target, *case.args[2:])
     before = case.args[0].copy()
     for error_options in ({}, {"reduction": "none"}, {"n_threads": 2}):
@@ -365,7 +390,7 @@ def test_a_bad_value_far_into_the_data(backend):
 @pytest.mark.parametrize("name", CHECKED)
 def test_every_thread_reports_what_it_finds(name, backend, place):
     case = build(name, "float32", (30_000,), 3)
-    target = put(case.args[1], (place, 2.0 if LOSSES[name].target == "unit" else 7))
+    target = put(case.args[1], (place, OUTSIDE))
     changed = case.with_args(case.args[0], target, *case.args[2:])
     for n_threads in (2, 3):
         with pytest.raises((ValueError, IndexError), match=rf"at index {place}$"):

@@ -5,11 +5,18 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from cases import ROWS, assert_same_bits, build, keep, param_sets, variants, weights
+from cases import DRIVERS, ROWS, assert_same_bits, build, keep, param_sets, variants, weights
 
 import fastloss as fl
 from fastloss._accumulate import ExactSum, LossSum
 from fastloss.registry import LOSSES
+
+
+@pytest.fixture(params=DRIVERS, scope="session")
+def loss(request):
+    """A loss of every kernel: what is tested here does not depend on the formula."""
+    return request.param
+
 
 CHUNKABLE = [name for name, facts in LOSSES.items() if facts.kind in ("elementwise", "rows")]
 

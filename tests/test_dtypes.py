@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
-from cases import COMPILED, ELEMENTWISE, ROWS, assert_same_bits, bits, build, keep, weights
+from cases import COMPILED, DRIVERS, ELEMENTWISE, ROWS, assert_same_bits, bits, build, keep, weights
 
 import fastloss as fl
 from fastloss import reference
+
+
+@pytest.fixture(params=DRIVERS, scope="session")
+def loss(request):
+    """A loss of every kernel: what is tested here does not depend on the formula."""
+    return request.param
+
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 # Numba compiles a kernel for every pair of dtypes: there, one loss shows what is the same code for all.

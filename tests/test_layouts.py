@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, ROWS, assert_same_bits, build, keep, param_sets, variants, weights
+from cases import DRIVERS, ELEMENTWISE, ROWS, assert_same_bits, build, keep, param_sets, variants, weights
+
+
+@pytest.fixture(params=DRIVERS, scope="session")
+def loss(request):
+    """A loss of every kernel: what is tested here does not depend on the formula."""
+    return request.param
 
 
 def transposed(a):

@@ -9,7 +9,7 @@ from cases import BACKENDS, LOSS_NAMES
 
 import fastloss as fl
 from fastloss import reference
-from fastloss.registry import FORMULAS, LOSSES
+from fastloss.registry import DOMAINS, FORMULAS, LOOPS, LOSSES
 
 COMMON = {
     "sample_weight": None,
@@ -40,6 +40,7 @@ def test_common_parameters_are_the_same_everywhere(loss):
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
     positional = [n for n, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     expected = ["q", "actions", "rewards", "next_q", "terminated"] if loss == "td_loss" else ["input", "target"]
+    expected += [LOSSES[loss].third] if LOSSES[loss].needs_third else []
     assert positional == expected
     annotations = {name: p.annotation for name, p in parameters.items() if name in COMMON}
     first = inspect.signature(fl.mse_loss).parameters
@@ -50,14 +51,15 @@ def test_parameters_are_those_of_the_registry(loss):
     parameters = inspect.signature(getattr(fl, loss)).parameters
     for param in LOSSES[loss].params:
         default = parameters[param.name].default
-        assert default in (param.default, None), param.name
+        assert default in (("mean",) if param.derive else (param.default, None)), param.name
         assert parameters[param.name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def test_formula_and_reference_take_the_parameters_in_order(elementwise):
     names = [p.name for p in LOSSES[elementwise].params]
-    for function in (FORMULAS[elementwise], getattr(reference, elementwise)):
-        assert list(inspect.signature(function).parameters) == ["x", "y", *names]
+    third = [LOSSES[elementwise].third] if LOSSES[elementwise].needs_third else []
+    assert list(inspect.signature(FORMULAS[elementwise]).parameters) == ["x", "y", *third, *LOSSES[elementwise].names]
+    assert list(inspect.signature(getattr(reference, elementwise)).parameters) == ["x", "y", *third, *names]
 
 
 def test_grad_hess_takes_no_reduction():
@@ -67,11 +69,16 @@ def test_grad_hess_takes_no_reduction():
 
 
 def test_losses_are_numbered_without_gaps():
-    for kind in ("elementwise", "rows", "gather"):
+    for kind in ("rows", "gather"):
         numbers = [facts.index for facts in LOSSES.values() if facts.kind == kind]
         assert numbers == list(range(len(numbers)))
+    for name, facts in LOSSES.items():
+        if facts.kind == "elementwise":
+            assert (LOOPS[facts.index].loss, LOOPS[facts.third_index].loss) == (name, name)
+            assert (LOOPS[facts.index].third is None) == (not facts.needs_third)
+            assert LOOPS[facts.third_index].third == facts.third
     for facts in LOSSES.values():
-        assert facts.target in {"elementwise": ("real", "unit"), "rows": ("class",), "gather": ("action",)}[facts.kind]
+        assert facts.target in {"elementwise": (*DOMAINS,), "rows": ("class",), "gather": ("action",)}[facts.kind]
         assert 0 < facts.loss_ulp < 10
         assert 0 < facts.grad_ulp < 10
         assert all(param.valid(param.default) for param in facts.params)
@@ -80,6 +87,7 @@ def test_losses_are_numbered_without_gaps():
 def test_result_types():
     assert fl.LossGrad._fields == ("loss", "grad")
     assert fl.TDLossGrad._fields == ("loss", "grad", "td_error")
+    assert fl.GaussianLossGrad._fields == ("loss", "grad", "grad_var")
     assert fl.GradHess._fields == ("grad", "hess")
 
 
@@ -107,7 +115,8 @@ def test_docstrings_name_every_parameter(loss):
 
 def test_annotations_resolve(loss):
     hints = get_type_hints(getattr(fl, loss))
-    assert hints["return"] is (fl.TDLossGrad if loss == "td_loss" else fl.LossGrad)
+    kinds = {"td_loss": fl.TDLossGrad, "gaussian_nll_loss": fl.GaussianLossGrad}
+    assert hints["return"] is kinds.get(loss, fl.LossGrad)
 
 
 @pytest.mark.parametrize("name", [*(n for n in fl.__all__ if callable(getattr(fl, n))), "module"])

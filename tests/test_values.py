@@ -3,13 +3,13 @@
 import mpmath
 import numpy as np
 import pytest
-from cases import LOSS_NAMES, ROWS, build, keep, param_sets, variants, weights
+from cases import CONVENTIONAL, LOSS_NAMES, ROWS, build, inputs, keep, param_sets, position, variants, weights
 from oracle import assert_close, expected
 
 import fastloss as fl
 from fastloss import reference
 from fastloss.commands._ulp import exact, formula
-from fastloss.registry import LOSSES
+from fastloss.registry import DOMAINS, LOSSES
 
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
 
@@ -77,7 +77,8 @@ def test_a_reduced_loss_is_a_float(loss, backend, dtype):
 
 def test_the_number_of_fields_does_not_depend_on_the_arguments(loss, backend):
     case = build(loss, "float64")
-    fields = ("loss", "grad", "td_error") if loss == "td_loss" else ("loss", "grad")
+    last = {"td_loss": ("td_error",), "gaussian_nll_loss": ("grad_var",)}
+    fields = ("loss", "grad", *last.get(loss, ()))
     assert case(backend)._fields == case(backend, grad=False, reduction="none")._fields == fields
 
 
@@ -87,7 +88,7 @@ def test_grad_hess(elementwise, backend, dtype):
         found = fl.grad_hess(
             getattr(fl, elementwise), *case.args, sample_weight=weight, mask=kept, backend=backend, **case.params
         )
-        _, grad, hess = getattr(reference, elementwise)(*case.args, **case.params)
+        _, grad, hess, *_ = getattr(reference, elementwise)(*case.args, **case.params)
         assert_close((found.hess, found.grad), (hess * weight * kept, grad * weight * kept), dtype, case.params)
 
 
@@ -95,29 +96,36 @@ def test_formulas_are_the_textbook(elementwise):
     # The formula in mpmath and the reference in float64 were written independently.
     for params in param_sets(elementwise):
         case = build(elementwise, "float64", (200,), **params)
-        given = LOSSES[elementwise].parse(params)
-        for wanted, found in zip(getattr(reference, elementwise)(*case.args, *given),
-                                 exact(elementwise, *case.args, given), strict=True):  # fmt: skip
-            np.testing.assert_allclose(wanted, found.astype(np.float64), rtol=1e-13, atol=1e-14)
+        for wanted, found in zip(getattr(reference, elementwise)(*case.args, **case.params),
+                                 exact(elementwise, *case.args, case.numbers, *case.third), strict=True):  # fmt: skip
+            np.testing.assert_allclose(wanted, found.astype(np.float64), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("y", [0.0, 0.25, 1.0])
 def test_formulas_differentiate_their_own_loss(elementwise, y):
     facts, run = LOSSES[elementwise], formula(elementwise)
+    if not DOMAINS[facts.target].valid(np.array([y]))[0]:
+        y = 1.0 if facts.target in ("binary", "sign") else y + 0.125
     for params in param_sets(elementwise):
         given = facts.parse(params)
         kinks = facts.kinks(*given)
-        value, slope = (lambda x, k=k, given=given: run(x, mpmath.mpf(y), *map(mpmath.mpf, given))[k] for k in (0, 1))
+        more = [mpmath.mpf(v) for v in ([0.75, *given] if facts.needs_third else given)]
+        value, slope = (lambda x, k=k, more=more: run(x, mpmath.mpf(y), *more)[k] for k in (0, 1))
         with mpmath.workprec(120):
-            for x in np.linspace(-6.3, 6.1, 19):
+            for x in inputs(elementwise, np.linspace(-6.3, 6.1, 19)):
                 # mpmath's own step is far below this distance.
-                if any(abs(x - y - kink) < 0.01 for kink in kinks):
+                if any(abs(position(elementwise, x, y) - kink) < 0.01 for kink in kinks):
                     continue
-                _, grad, hess = run(mpmath.mpf(x), mpmath.mpf(y), *map(mpmath.mpf, given))
+                _, grad, hess, *by_third = run(mpmath.mpf(x), mpmath.mpf(y), *more)
                 curve = mpmath.diff(slope, x)
                 assert mpmath.almosteq(grad, mpmath.diff(value, x), 1e-15, 1e-15)
-                # The Hessian of absolute errors is 1 by convention where the truth is 0.
-                assert mpmath.almosteq(hess, curve, 1e-15, 1e-15) or (curve == 0 and hess == 1 and 0.0 in kinks)
+                # The Hessian of absolute errors is a convention where the truth is 0.
+                assert mpmath.almosteq(hess, curve, 1e-15, 1e-15) or (curve == 0 and elementwise in CONVENTIONAL)
+                for found in by_third:
+                    rise = mpmath.diff(
+                        lambda v, x=x, more=more: run(mpmath.mpf(x), mpmath.mpf(y), v, *more[1:])[0], more[0]
+                    )
+                    assert mpmath.almosteq(found, rise, 1e-15, 1e-15)
 
 
 def test_cross_entropy_against_mpmath(backend):

@@ -63,11 +63,11 @@ def _domains(loss: str) -> tuple[int, int, int]:
     return DOMAINS[facts.input].code, DOMAINS[facts.target].code, DOMAINS[facts.third_domain].code
 
 
-def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, mean, grad, want_third, out):
+def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, mean, factor, grad, want_third, out):
     """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next two."""
     return kernels.plain_elementwise(
         facts.index if third is None else facts.third_index, input, target, third, params, _domains(facts.name), weight,
-        mask, mean, grad, want_third, out,
+        mask, mean, factor, grad, want_third, out,
     )  # fmt: skip
 
 

@@ -171,6 +171,7 @@ cdef Entries entries_of(cnp.ndarray x, Py_ssize_t n, cnp.ndarray weight, cnp.nda
     e.n = n
     e.weight = data_of(weight)
     e.weight_run = 1
+    e.weight_code = F64
     if weight is not None:
         e.weight_code = code_of(weight)
         e.weight_run = n // cnp.PyArray_SIZE(weight) if n > 0 else 1

@@ -110,17 +110,20 @@ cdef void multi_margin_wide(const RowJob* job, Py_ssize_t first, Side* side, con
 
 
 cdef void multi_margin_narrow(const RowJob* job, Side* side, real* x, const real* t, Py_ssize_t padded) noexcept nogil:
-    # x is class by class; the gradient takes its place.
+    # x is class by class; the gradient takes its place. Three sums that take turns round less than one.
     cdef Py_ssize_t c = job.classes, r, k
-    cdef double slopes[SIDE]
+    cdef double costs[3 * SIDE]
+    cdef double slopes[3 * SIDE]
     cdef real g_y
-    for r in range(padded):
+    for r in range(3 * SIDE):
+        costs[r] = 0.0
         slopes[r] = 0.0
     for k in range(c):
-        violations_beside(side.s, slopes, x + k * padded, t, x + k * padded, side.factor, job.params[1],
-                          job.params[0] == 2.0, padded)
+        violations_beside(costs + k % 3 * SIDE, slopes + k % 3 * SIDE, x + k * padded, t, x + k * padded,
+                          side.factor, job.params[1], job.params[0] == 2.0, padded)
     for r in range(padded):
-        g_y = <real>(0.0 - slopes[r] * side.factor[r])
+        side.s[r] = (costs[r] + costs[SIDE + r]) + costs[2 * SIDE + r]
+        g_y = <real>(0.0 - ((slopes[r] + slopes[SIDE + r]) + slopes[2 * SIDE + r]) * side.factor[r])
         x[max(side.y[r], 0) * padded + r] = t[r] if t[r] != t[r] else g_y
 
 

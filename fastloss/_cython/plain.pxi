@@ -97,6 +97,8 @@ cdef bint all_inside(const ElementwiseJob* job) except? False:
     # Whether no value is outside its domain, with a look at pending signals now and then.
     cdef Py_ssize_t start = 0, stop
     cdef bint bad = False
+    if not (job.domains[0] or job.domains[1] or job.domains[2]):
+        return True
     while start < job.entries.n and not bad:
         stop = min(start + SPAN, job.entries.n)
         with nogil:
@@ -125,7 +127,7 @@ cdef Py_ssize_t kept_rows(const RowJob* job) except? -1:
 
 
 def plain_elementwise(int loss, object x, object y, object third, tuple params, tuple domains, object weight,
-                      object mask, bint mean, bint want_grad, bint want_third, object out):
+                      object mask, bint mean, double factor, bint want_grad, bint want_third, object out):
     if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
         return None
     if third is not None and not alike(third, x, 0):
@@ -143,7 +145,7 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
         return None
     cdef double divisor = kept if mean else 1.0
     cdef ElementwiseJob job = elementwise_job(
-        loss, x, y, third, params, domains, entries_of(x, n, weight, mask, 1.0 / divisor, None, None))
+        loss, x, y, third, params, domains, entries_of(x, n, weight, mask, factor / divisor, None, None))
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
     cdef cnp.ndarray third_grad = empty_like(x) if want_grad and want_third else None
     job.grad = data_of(grad)

@@ -148,7 +148,7 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
         add_exponentials(sums, e, n)
         if start <= out.top < start + n:
             e[out.top - start] = <real>out.unit
-    out.s = total(sums) / out.unit
+    out.s = total(sums) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
     out.log = log1p_f64(out.s)
 
 
@@ -181,7 +181,7 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
                 c[k] = -log_f64(<double>l[k])
     if job.shares == NULL:
         for k in range(n):
-            w[k] = spread
+            w[k] = 0.0
     elif job.kind == LOGITS:
         if several:
             prepare(job, True, at, 0, n, other.infinite, t, <real*>NULL)
@@ -205,15 +205,15 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
             if job.divergence:
                 for k in range(n):
                     h[k] = log_f64(w[k])
-        if row.smoothing != 0.0:
-            for k in range(n):
-                w[k] = fma_f64(keep, w[k], spread)
+    if row.smoothing != 0.0 and job.legal != NULL:
+        for k in range(n):
+            w[k] = fma_f64(keep, w[k], spread if job.legal[i * job.legal_step + start + k] else 0.0)
+    elif row.smoothing != 0.0:
+        for k in range(n):
+            w[k] = fma_f64(keep, w[k], spread)
     if row.class_weight != NULL:
         for k in range(n):
             w[k] = w[k] * row.class_weight[start + k]
-    if job.legal != NULL and row.smoothing != 0.0:
-        for k in range(n):
-            w[k] = w[k] if job.legal[i * job.legal_step + start + k] or job.shares != NULL and t[k] > <real>0.0 else 0.0
     return bad
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numba
 import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, margins, narrow, wide
+from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
@@ -18,6 +20,7 @@ name = "numba"
 plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
+_NO_INDICES = np.empty(0, np.int64)
 _MODES = ("loss", "loss_grad", "grad_hess")
 
 
@@ -65,12 +68,30 @@ def _room(size, dtype):
     return memory[start : start + size * dtype(0).itemsize].view(dtype)
 
 
+class _Rooms(threading.local):
+    """A thread's rooms, kept: to make them takes longer than a small call, and kernels leave nothing in them."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def get(self, size, dtype):
+        """Room for chunks, for flags of a chunk, for lanes."""
+        key = size, dtype
+        if key not in self.kept:
+            self.kept[key] = (
+                _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + SIDES, np.float64),
+            )  # fmt: skip
+        return self.kept[key]
+
+
+_rooms = _Rooms()
+
+
 def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
 
     def call(first, last):
-        work, lanes = _room(room, dtype), _room(3 * LANES + SIDES, np.float64)
-        return kernel(*arguments, partials, first, last, work, np.empty(CHUNK, np.bool_), lanes)
+        return kernel(*arguments, partials, first, last, *_rooms.get(room, dtype))
 
     return split(call, partials.size, size, threads)
 
@@ -144,9 +165,33 @@ def td_loss(
     arguments = (
         _readable(q.reshape(-1)), q.shape[1], _targets(actions), _readable(rewards), _readable(next_q.reshape(-1)),
         _readable(terminated), gamma, _readable(none if online is None else online.reshape(-1)),
-        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)), 
+        _NO_FLAGS if legal is None else _readable(legal.reshape(-1)),
         _loop(LOSSES[f"{loss}_loss"].index, 1, suffix), np.array([delta]),
         *_entries(weight, mask), scale, _readable(none if losses is None else losses),
         _readable(none if grad is None else grad.reshape(-1)), _readable(none if td_error is None else td_error),
     )  # fmt: skip
     return _run(gather.td_blocks, arguments, partials, block_rows(q.shape[1]) * q.shape[1], threads, dtype, gather.ROOM)
+
+
+def softmax(
+    x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse, entropies,
+    top, partials, threads,
+):  # fmt: skip
+    _, dtype = _compute(x)
+    classes, none = x.shape[1], _readable(np.empty(0, x.dtype))
+
+    def flat(array):
+        return none if array is None else _readable(array.reshape(-1))
+
+    weight, mask = _entries(weight, mask)
+    numbers = how.smoothing, how.temperature, how.softcap, how.z_loss, how.entropy, *how.params
+    # One type for each array, so that kernels differ in the dtype of x alone.
+    arguments = (
+        flat(x), classes, _NO_INDICES if target is None else _targets(target).astype(np.int64, copy=False),
+        flat(shares), np.array(numbers, np.float64), how.form, how.kind, how.input_kind, bool(how.divergence),
+        _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
+        (_NO_FLAGS if legal is None else _readable(legal.reshape(-1))).view(np.uint8), flat(factor),
+        weight.astype(np.float64, copy=False), mask, float(scale), flat(losses), flat(grad), flat(lse),
+        flat(entropies), _NO_INDICES if top is None else top,
+    )  # fmt: skip
+    return _run(soft.soft_blocks, arguments, partials, block_rows(classes) * classes, threads, dtype, soft.ROOM)

@@ -7,9 +7,9 @@ from fastloss._numba._jit import bare, by_type, inline, kernel
 from fastloss._numba.blocks import clear, put, results, store_converted, total, value_at, view
 from fastloss._numba.rows import (
     FACTOR,
+    GAP,
     INFINITY,
     LOSS,
-    LOST,
     SCALE,
     TOP,
     W_Y,
@@ -128,24 +128,19 @@ def multi_margin_wide(x, c, first, n, squared, margin, grad, in_place, t, work, 
 
 @inline
 def multi_margin_narrow(c, padded, squared, margin, xt, t, room):
-    """``xt`` is class by class; the gradient takes its place."""
-    y, s, slopes, factor = (
-        indices(room, Y, padded),
-        side(room, S, padded),
-        side(room, LOST, padded),
-        side(room, FACTOR, padded),
-    )
-    clear_sides(slopes)
+    """``xt`` is class by class; the gradient takes its place. Three sums that take turns round less than one."""
+    y, factor = indices(room, Y, padded), side(room, FACTOR, padded)
+    costs, slopes = room[S * SIDE : (S + 3) * SIDE], room[GAP * SIDE : (GAP + 3) * SIDE]
+    for r in range(costs.size):
+        costs[r] = 0.0
+        slopes[r] = 0.0
     for k in range(c):
-        violations_beside(s, slopes, xt[k * padded : (k + 1) * padded], t, factor, margin, squared)
+        column = xt[k * padded : (k + 1) * padded]
+        violations_beside(side(costs, k % 3, padded), side(slopes, k % 3, padded), column, t, factor, margin, squared)
     for r in range(padded):
-        xt[max(y[r], 0) * padded + r] = t[r] if t[r] != t[r] else 0.0 - slopes[r] * factor[r]
-
-
-@inline
-def clear_sides(values):
-    for r in range(values.size):
-        values[r] = 0.0
+        costs[r] = (costs[r] + costs[SIDE + r]) + costs[2 * SIDE + r]
+        slope = (slopes[r] + slopes[SIDE + r]) + slopes[2 * SIDE + r]
+        xt[max(y[r], 0) * padded + r] = t[r] if t[r] != t[r] else 0.0 - slope * factor[r]
 
 
 @inline

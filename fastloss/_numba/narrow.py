@@ -133,6 +133,7 @@ def side_smooth_scale(e, factor, scale, shift):
 @inline
 def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, work, room):
     """Rows first to first + n."""
+    x, class_weight, grad, work = bare(x), bare(class_weight), bare(grad), bare(work)
     base = first * c
     xt, beside = work[: c * padded], work[NARROW * SIDE : NARROW * SIDE + c * padded]
     flat, real = work[2 * NARROW * SIDE : 2 * NARROW * SIDE + n * c], work[3 * NARROW * SIDE :]

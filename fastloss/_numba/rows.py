@@ -7,7 +7,7 @@ classes are in ``wide.py``, of few classes in ``narrow.py``.
 import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, SIDE
-from fastloss._numba._jit import inline, kernel
+from fastloss._numba._jit import bare, inline, kernel
 from fastloss._numba.blocks import add_lanes, chunk_bounds, clear, load_weights, store, total, value_at
 from fastloss._numba.primitives_generated import log1p_f64
 
@@ -23,13 +23,13 @@ SIDES = 16 * SIDE
 @inline
 def side(room, k, n):
     """One of the arrays of the room, n rows of it."""
-    return room[k * SIDE : k * SIDE + n]
+    return bare(room)[k * SIDE : k * SIDE + n]
 
 
 @inline
 def indices(room, k, n):
     """One that holds integers."""
-    return room[k * SIDE : k * SIDE + n].view(np.int64)
+    return bare(room)[k * SIDE : k * SIDE + n].view(np.int64)
 
 
 @inline
@@ -50,6 +50,7 @@ def sum_of_weights(class_weight, classes):
 @inline
 def load_targets(target, first, n, classes, ignore_index, mask, y):
     """Classes of rows from ``first`` on, -1 where a row counts as masked. Returns whether one is bad."""
+    target, mask = bare(target), bare(mask)
     part = target[first : first + n]
     for r in range(n):
         y[r] = part[r]

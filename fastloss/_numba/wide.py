@@ -89,17 +89,18 @@ def greatest(lanes, v):
 
 @inline
 def position(lanes, x, m, n):
-    """Where x has the maximum that ``add_maxima`` has left in one of the lanes."""
-    lane = 0
-    for j in range(LANES):
-        lane = j if lanes[j] == m else lane
+    """Where x has the maximum that ``add_maxima`` has left in one of the lanes; nothing is above it."""
+    lane = np.int32(0)
+    for j in range(lanes.size):  # not LANES: a loop of known length is unrolled before it can be vectorised
+        k = np.int32(j) if lanes[j] >= m else np.int32(0)
+        lane = k if k > lane else lane
     found = -1
     for i in range(lane, n, LANES):
-        found = i if x[i] == m else found
+        found = i if x[i] >= m else found
     if found < 0:
         # It came from the last rows of lanes, which need not begin at a multiple of LANES.
         for i in range(n - 4 * LANES + lane, n, LANES):
-            found = i if x[i] == m else found
+            found = i if x[i] >= m else found
     return found
 
 
@@ -202,29 +203,46 @@ def scale_smooth_chunk(e, g, factor, shift, w, n):
 
 
 @inline
-def row_maximum(x, base, c, lanes, x_room):
+def row_maximum(x, base, c, room, x_room):
     """The maximum and its place; -inf where a row holds nothing but NaN and -inf."""
-    lowest = x_room.dtype.type(-INFINITY)
+    x, room, x_room = bare(x), bare(room), bare(x_room)
+    lanes, lowest = room[:LANES], x_room.dtype.type(-INFINITY)
     m, top = lowest, 0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         part = ptr(view(x, base + start, base + start + n, x_room), 0)
         for j in range(LANES):
             lanes[j] = lowest
-        add_maxima(lanes, part, n)
-        v = greatest(lanes, ptr(lanes, LANES))
+        add_maxima(ptr(lanes, 0), part, n)
+        v = greatest(ptr(lanes, 0), ptr(room, LANES))
         if v > m:
             m = v
             top = start + position(lanes, part, v, n)
     return m, top
 
 
-@inline
-def exponentials(grad, room, r, c, place, start, n):
-    """Where the e of a row's chunk are kept: side by side if rows are short, else in the gradient's own memory."""
-    if c <= BLOCK:
-        return ptr(room, r * ((c + 15) // 16 * 16) + start)
-    return ptr(results(grad, place, place + n, room), 0)
+def exponentials(grad, room, first, c):
+    """Where e are kept, and how far apart rows and classes are.
+
+    Side by side if rows are short, else in the gradient's own memory, or only the chunk at hand.
+    """
+
+
+@overload(exponentials)
+def _exponentials(grad, room, first, c):
+    if grad.dtype != room.dtype:
+        return lambda grad, room, first, c: (
+            ptr(room, 0),
+            (c + 15) // 16 * 16 if c <= BLOCK else 0,
+            1 if c <= BLOCK else 0,
+        )
+
+    def own(grad, room, first, c):
+        if c <= BLOCK:
+            return ptr(room, 0), (c + 15) // 16 * 16, 1
+        return (ptr(grad, first * c), c, 1) if grad.size > 0 else (ptr(room, 0), 0, 0)
+
+    return own
 
 
 def refill(x, grad, e, place, n, m, infinite, x_room):
@@ -248,7 +266,9 @@ def _refill(x, grad, e, place, n, m, infinite, x_room):
 @inline
 def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_place, work, room, infinite, lanes):
     """Rows first to first + n in phases."""
-    e_room, x_room, lane_room = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], ptr(work, E_ROOM + CHUNK)
+    # Once more: what is inlined here can't tell otherwise that there is nothing to count.
+    x, class_weight, grad, work, infinite = bare(x), bare(class_weight), bare(grad), bare(work), bare(infinite)
+    e_room, x_room, lane_room = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], work[E_ROOM + CHUNK :]
     real = work[E_ROOM + CHUNK + 2 * LANES :]
     m, x_y = real[:padded], real[SIDE : SIDE + padded]
     sums, gaps = ptr(lanes, 0), ptr(lanes, LANES)
@@ -275,6 +295,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
                 to_limit(x_y[r : r + 1], 1)
     for r in range(padded):
         unit[r] = unit_of(m[r])
+    kept, width, step = exponentials(grad, e_room, first, c)
     for r in range(n):
         if y[r] < 0:
             continue
@@ -284,7 +305,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         for start in range(0, c, CHUNK):
             size = min(c - start, CHUNK)
             place = (first + r) * c + start
-            e = exponentials(grad, e_room, r, c, place, start, size)
+            e = ptr(kept, r * width + start * step)
             part = view(x, place, place + size, x_room)
             if infinite[r] or (in_place and c > BLOCK):
                 part = copy(part, x_room)
@@ -323,7 +344,7 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         for start in range(0, c, CHUNK):
             size = min(c - start, CHUNK)
             place = (first + r) * c + start
-            e = exponentials(grad, e_room, r, c, place, start, size)
+            e = ptr(kept, r * width + start * step)
             if c > BLOCK:
                 refill(x, grad, e, place, size, m[r], infinite[r], x_room)
             if start <= top[r] < start + size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss import _run
+from fastloss import _run, _validate
 from fastloss._run import LossGrad
 from fastloss._types import Reduction
 from fastloss.registry import LOSSES
@@ -18,8 +18,9 @@ def binary_cross_entropy_with_logits(
     input: ArrayLike,
     target: ArrayLike,
     *,
-    pos_weight: float | None = None,
+    pos_weight: float | ArrayLike | None = None,
     label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
     sample_weight: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     reduction: Reduction = "mean",
@@ -37,10 +38,12 @@ def binary_cross_entropy_with_logits(
         Logits: float16, bfloat16, float32 or float64, any strides. A non-contiguous array costs a copy.
     target : array_like, shape of ``input``
         Probabilities of the positive class, in [0, 1]: ``input``'s dtype, bool or any integer type.
-    pos_weight : float, optional
-        Factor of the positive class's term; positive.
+    pos_weight : float or array_like, optional
+        Factor of the positive class's term; positive. Multi-label: one value for each label on the last axis.
     label_smoothing : float, default 0.0
         Moves every target towards 1/2: ``y (1 - label_smoothing) + label_smoothing / 2``.
+    ignore_index : int, optional
+        An element with this target, which must be of an integer type, counts as masked.
     sample_weight : array_like of float or int, optional
         Factor of each element's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
         (one value per sample).
@@ -99,7 +102,14 @@ def binary_cross_entropy_with_logits(
     >>> f"{grad[0]:.8e}"  # sigmoid(20) - 1 has lost half its digits
     '-1.03057681e-09'
     """
-    params = _BINARY_CROSS_ENTROPY_WITH_LOGITS.check(1.0 if pos_weight is None else pos_weight, label_smoothing)
+    third = None
+    if pos_weight is None:
+        pos_weight = 1.0
+    elif np.ndim(pos_weight):
+        third, pos_weight = _validate.per_label("pos_weight", pos_weight, input), 1.0
+    if ignore_index is not None:
+        mask = _run.ignoring(target, ignore_index, mask)
+    params = _BINARY_CROSS_ENTROPY_WITH_LOGITS.check(pos_weight, label_smoothing)
     return _run.elementwise(
         _BINARY_CROSS_ENTROPY_WITH_LOGITS,
         input,
@@ -113,6 +123,7 @@ def binary_cross_entropy_with_logits(
         out,
         n_threads,
         backend,
+        third,
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses of regression."""
+"""Losses of regression: squares and absolute values."""
 
 from __future__ import annotations
 
@@ -6,195 +6,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastloss import _run
+from fastloss._norms import target_norm
 from fastloss._run import LossGrad
 from fastloss._types import Reduction
+from fastloss.api._docs import documented
 from fastloss.registry import LOSSES
 
-_HUBER_LOSS = LOSSES["huber_loss"]
-_SMOOTH_L1_LOSS = LOSSES["smooth_l1_loss"]
 _MSE_LOSS = LOSSES["mse_loss"]
+_HALF_SQUARED_ERROR = LOSSES["half_squared_error"]
 _L1_LOSS = LOSSES["l1_loss"]
+_NMAE_LOSS = LOSSES["nmae_loss"]
+_MAPE_LOSS = LOSSES["mape_loss"]
+_MSLE_LOSS = LOSSES["msle_loss"]
 
 
-def huber_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    *,
-    delta: float = 1.0,
-    sample_weight: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    reduction: Reduction = "mean",
-    normalizer: float | None = None,
-    grad: bool = True,
-    out: np.ndarray | None = None,
-    n_threads: int | None = None,
-    backend: str | None = None,
-) -> LossGrad:
-    """Huber loss: quadratic for small residuals, linear for large ones.
-
-    Parameters
-    ----------
-    input : array_like of float, shape (...)
-        Predictions: float16, bfloat16, float32 or float64, any strides. A non-contiguous array costs a copy.
-    target : array_like, shape of ``input``
-        Targets: ``input``'s dtype, bool or any integer type.
-    delta : float, default 1.0
-        Residual at which the loss turns linear; positive and finite.
-    sample_weight : array_like of float or int, optional
-        Factor of each element's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
-        (one value per sample).
-    mask : array_like of bool, optional
-        True keeps a element. A masked element contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
-    reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
-        ``"mean"`` divides by the number of kept elements, ``"weighted_mean"`` by the sum of their weights,
-        ``"none"`` returns each element's loss and its own gradient. A mean over nothing is NaN, its gradient 0.
-    normalizer : float, optional
-        Replaces the divisor of a mean (gradient accumulation over micro-batches).
-    grad : bool, default True
-        False computes no gradient.
-    out : ndarray, optional
-        Receives the gradient; shape and dtype of ``input``. It may be ``input`` itself. After an exception its
-        content is undefined, except that ``input`` is never lost to bad indices or targets.
-    n_threads : int, optional
-        Threads to use; by default as many as pay, up to :func:`get_num_threads`. No result depends on it.
-    backend : {"cython", "numba", "numpy"}, optional
-        By default the best that is available, or what :func:`use_backend` says.
-
-    Returns
-    -------
-    LossGrad
-        ``loss``, a float (an array of ``input``'s shape and dtype for ``reduction="none"``), and ``grad``, the
-        derivative of that loss with respect to ``input``.
-
-    Raises
-    ------
-    TypeError
-        For a wrong dtype or type.
-    ValueError
-        For a wrong shape, parameter or option; the message names the argument.
-
-    Notes
-    -----
-    With r = input - target and a = abs(r)::
-
-        loss = r^2 / 2                if a <= delta, else delta (a - delta / 2)
-        grad = clip(r, -delta, delta)
-        hess = 1                      if a <= delta, else 0
-
-    The convention is that of ``torch.nn.functional.huber_loss``.
-
-    References
-    ----------
-    Huber, P. J. (1964). Robust estimation of a location parameter. Annals of Mathematical Statistics 35(1).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastloss as fl
-    >>> fl.huber_loss(np.array([0.5, 3.0]), np.array([0.0, 0.0]))
-    LossGrad(loss=1.3125, grad=array([0.25, 0.5 ]))
-    """
-    params = _HUBER_LOSS.check(delta)
-    return _run.elementwise(
-        _HUBER_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
-    )
-
-
-def smooth_l1_loss(
-    input: ArrayLike,
-    target: ArrayLike,
-    *,
-    beta: float = 1.0,
-    sample_weight: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    reduction: Reduction = "mean",
-    normalizer: float | None = None,
-    grad: bool = True,
-    out: np.ndarray | None = None,
-    n_threads: int | None = None,
-    backend: str | None = None,
-) -> LossGrad:
-    """Smooth L1 loss: the Huber loss divided by its threshold.
-
-    Parameters
-    ----------
-    input : array_like of float, shape (...)
-        Predictions: float16, bfloat16, float32 or float64, any strides. A non-contiguous array costs a copy.
-    target : array_like, shape of ``input``
-        Targets: ``input``'s dtype, bool or any integer type.
-    beta : float, default 1.0
-        Residual at which the loss turns linear; non-negative and finite. 0 gives the absolute error.
-    sample_weight : array_like of float or int, optional
-        Factor of each element's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
-        (one value per sample).
-    mask : array_like of bool, optional
-        True keeps a element. A masked element contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
-    reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
-        ``"mean"`` divides by the number of kept elements, ``"weighted_mean"`` by the sum of their weights,
-        ``"none"`` returns each element's loss and its own gradient. A mean over nothing is NaN, its gradient 0.
-    normalizer : float, optional
-        Replaces the divisor of a mean (gradient accumulation over micro-batches).
-    grad : bool, default True
-        False computes no gradient.
-    out : ndarray, optional
-        Receives the gradient; shape and dtype of ``input``. It may be ``input`` itself. After an exception its
-        content is undefined, except that ``input`` is never lost to bad indices or targets.
-    n_threads : int, optional
-        Threads to use; by default as many as pay, up to :func:`get_num_threads`. No result depends on it.
-    backend : {"cython", "numba", "numpy"}, optional
-        By default the best that is available, or what :func:`use_backend` says.
-
-    Returns
-    -------
-    LossGrad
-        ``loss``, a float (an array of ``input``'s shape and dtype for ``reduction="none"``), and ``grad``, the
-        derivative of that loss with respect to ``input``.
-
-    Raises
-    ------
-    TypeError
-        For a wrong dtype or type.
-    ValueError
-        For a wrong shape, parameter or option; the message names the argument.
-
-    Notes
-    -----
-    With r = input - target and a = abs(r)::
-
-        loss = r^2 / (2 beta)         if a < beta, else a - beta / 2
-        grad = clip(r / beta, -1, 1)  (0 at r = 0 where beta = 0)
-        hess = 1 / beta               if a < beta, else 0 (1 throughout where beta = 0)
-
-    The convention is that of ``torch.nn.functional.smooth_l1_loss``.
-
-    References
-    ----------
-    Girshick, R. (2015). Fast R-CNN. ICCV.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastloss as fl
-    >>> fl.smooth_l1_loss(np.array([0.5, 3.0]), np.array([0.0, 0.0]), beta=2.0)
-    LossGrad(loss=1.03125, grad=array([0.125, 0.5  ]))
-    """
-    params = _SMOOTH_L1_LOSS.check(beta)
-    return _run.elementwise(
-        _SMOOTH_L1_LOSS,
-        input,
-        target,
-        params,
-        sample_weight,
-        mask,
-        reduction,
-        normalizer,
-        grad,
-        out,
-        n_threads,
-        backend,
-    )
-
-
+@documented
 def mse_loss(
     input: ArrayLike,
     target: ArrayLike,
@@ -212,42 +38,17 @@ def mse_loss(
 
     Parameters
     ----------
-    input : array_like of float, shape (...)
-        Predictions: float16, bfloat16, float32 or float64, any strides. A non-contiguous array costs a copy.
-    target : array_like, shape of ``input``
-        Targets: ``input``'s dtype, bool or any integer type.
-    sample_weight : array_like of float or int, optional
-        Factor of each element's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
-        (one value per sample).
-    mask : array_like of bool, optional
-        True keeps a element. A masked element contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
-    reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
-        ``"mean"`` divides by the number of kept elements, ``"weighted_mean"`` by the sum of their weights,
-        ``"none"`` returns each element's loss and its own gradient. A mean over nothing is NaN, its gradient 0.
-    normalizer : float, optional
-        Replaces the divisor of a mean (gradient accumulation over micro-batches).
-    grad : bool, default True
-        False computes no gradient.
-    out : ndarray, optional
-        Receives the gradient; shape and dtype of ``input``. It may be ``input`` itself. After an exception its
-        content is undefined, except that ``input`` is never lost to bad indices or targets.
-    n_threads : int, optional
-        Threads to use; by default as many as pay, up to :func:`get_num_threads`. No result depends on it.
-    backend : {"cython", "numba", "numpy"}, optional
-        By default the best that is available, or what :func:`use_backend` says.
+    {input}
+    {target}
+    {common}
 
     Returns
     -------
-    LossGrad
-        ``loss``, a float (an array of ``input``'s shape and dtype for ``reduction="none"``), and ``grad``, the
-        derivative of that loss with respect to ``input``.
+    {returns}
 
     Raises
     ------
-    TypeError
-        For a wrong dtype or type.
-    ValueError
-        For a wrong shape, parameter or option; the message names the argument.
+    {raises}
 
     Notes
     -----
@@ -273,6 +74,71 @@ def mse_loss(
     )
 
 
+@documented
+def half_squared_error(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | None = None,
+    grad: bool = True,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    backend: str | None = None,
+) -> LossGrad:
+    """Half the squared error, whose gradient is the residual.
+
+    Parameters
+    ----------
+    {input}
+    {target}
+    {common}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    With r = input - target::
+
+        loss = r^2 / 2
+        grad = r
+        hess = 1
+
+    The convention is that of scikit-learn's ``HalfSquaredError``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> fl.half_squared_error(np.array([0.5, 3.0]), np.array([0.0, 0.0]), reduction="sum")
+    LossGrad(loss=4.625, grad=array([0.5, 3. ]))
+    """
+    params = _HALF_SQUARED_ERROR.check()
+    return _run.elementwise(
+        _HALF_SQUARED_ERROR,
+        input,
+        target,
+        params,
+        sample_weight,
+        mask,
+        reduction,
+        normalizer,
+        grad,
+        out,
+        n_threads,
+        backend,
+    )
+
+
+@documented
 def l1_loss(
     input: ArrayLike,
     target: ArrayLike,
@@ -290,42 +156,17 @@ def l1_loss(
 
     Parameters
     ----------
-    input : array_like of float, shape (...)
-        Predictions: float16, bfloat16, float32 or float64, any strides. A non-contiguous array costs a copy.
-    target : array_like, shape of ``input``
-        Targets: ``input``'s dtype, bool or any integer type.
-    sample_weight : array_like of float or int, optional
-        Factor of each element's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
-        (one value per sample).
-    mask : array_like of bool, optional
-        True keeps a element. A masked element contributes exactly 0, whatever it holds. Shape as ``sample_weight``.
-    reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
-        ``"mean"`` divides by the number of kept elements, ``"weighted_mean"`` by the sum of their weights,
-        ``"none"`` returns each element's loss and its own gradient. A mean over nothing is NaN, its gradient 0.
-    normalizer : float, optional
-        Replaces the divisor of a mean (gradient accumulation over micro-batches).
-    grad : bool, default True
-        False computes no gradient.
-    out : ndarray, optional
-        Receives the gradient; shape and dtype of ``input``. It may be ``input`` itself. After an exception its
-        content is undefined, except that ``input`` is never lost to bad indices or targets.
-    n_threads : int, optional
-        Threads to use; by default as many as pay, up to :func:`get_num_threads`. No result depends on it.
-    backend : {"cython", "numba", "numpy"}, optional
-        By default the best that is available, or what :func:`use_backend` says.
+    {input}
+    {target}
+    {common}
 
     Returns
     -------
-    LossGrad
-        ``loss``, a float (an array of ``input``'s shape and dtype for ``reduction="none"``), and ``grad``, the
-        derivative of that loss with respect to ``input``.
+    {returns}
 
     Raises
     ------
-    TypeError
-        For a wrong dtype or type.
-    ValueError
-        For a wrong shape, parameter or option; the message names the argument.
+    {raises}
 
     Notes
     -----
@@ -347,4 +188,229 @@ def l1_loss(
     params = _L1_LOSS.check()
     return _run.elementwise(
         _L1_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+    )
+
+
+@documented
+def rmse_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | None = None,
+    grad: bool = True,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    backend: str | None = None,
+) -> LossGrad:
+    """Root of the mean squared error.
+
+    Parameters
+    ----------
+    {input}
+    {target}
+    {common}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    With r = input - target and the mean over n kept elements::
+
+        loss = sqrt(mean of r^2)
+        grad = r / (n loss), 0 where the loss is 0
+
+    Weights multiply the squares. ``reduction`` is ``"mean"`` or ``"weighted_mean"``: the loss belongs to all elements
+    together, so it has no per-element form and no per-element Hessian. The gradient takes a second pass.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> fl.rmse_loss(np.array([3.0, 4.0]), np.array([0.0, 0.0])).grad.round(6)
+    array([0.424264, 0.565685])
+    """
+    return _run.root_mean_square(
+        LOSSES["mse_loss"], input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+    )
+
+
+@documented
+def nmae_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    norm: str | float = "mean",
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | None = None,
+    grad: bool = True,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    backend: str | None = None,
+) -> LossGrad:
+    """Absolute error, normalized by the size of the targets.
+
+    Parameters
+    ----------
+    {input}
+    {target}
+    norm : {"mean", "range", "std", "iqr"} or float, default "mean"
+        What the error is divided by: the mean of abs(target), the targets' range, their standard deviation (of the
+        population) or their interquartile range, all over the kept elements and without weights; or a number.
+    {common}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    With r = input - target::
+
+        loss = abs(r) / norm
+        grad = sign(r) / norm, 0 at r = 0
+        hess = 1 / norm, the value that boosting uses in place of 0
+
+    The norm depends on targets alone, so it carries no gradient. With ``"mean"`` the mean loss is
+    ``sum(abs(r)) / sum(abs(target))``; a norm of 0 makes loss and gradient NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> fl.nmae_loss(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
+    LossGrad(loss=0.5, grad=array([-0.25,  0.25]))
+    """
+    number = target_norm(norm, target, mask)
+    # A norm of 0, or that of nothing, is no number to divide by.
+    named = isinstance(norm, str)
+    params = _NMAE_LOSS.check(number) if not named or number > 0 else (np.nan,)
+    return _run.elementwise(
+        _NMAE_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+    )
+
+
+@documented
+def mape_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    eps: float = 1e-7,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | None = None,
+    grad: bool = True,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    backend: str | None = None,
+) -> LossGrad:
+    """Absolute error in percent of the target.
+
+    Parameters
+    ----------
+    {input}
+    {target}
+    eps : float, default 1e-7
+        Least size of a target; positive and finite.
+    {common}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    With r = input - target and s = max(abs(target), eps)::
+
+        loss = 100 abs(r) / s
+        grad = 100 sign(r) / s, 0 at r = 0
+        hess = 100 / s, the value that boosting uses in place of 0
+
+    Percent and ``eps`` are those of Keras; scikit-learn's metric has neither the factor 100 nor an ``eps`` that
+    matters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> fl.mape_loss(np.array([1.0, 3.0]), np.array([2.0, 4.0]))
+    LossGrad(loss=37.5, grad=array([-25. , -12.5]))
+    """
+    params = _MAPE_LOSS.check(eps)
+    return _run.elementwise(
+        _MAPE_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+    )
+
+
+@documented
+def msle_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | None = None,
+    grad: bool = True,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    backend: str | None = None,
+) -> LossGrad:
+    """Squared difference of logarithms.
+
+    Parameters
+    ----------
+    {input}
+    {target}
+    {common}
+
+    Returns
+    -------
+    {returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    With d = log(1 + input) - log(1 + target)::
+
+        loss = d^2
+        grad = 2 d / (1 + input)
+        hess = 2 (1 - d) / (1 + input)^2, which may be negative
+
+    Predictions and targets must be above -1 (scikit-learn's convention; Keras clips them, XGBoost has a factor 1/2).
+    The difference is computed as the logarithm of the ratio, so close values keep their digits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> loss, grad = fl.msle_loss(np.array([1.0]), np.array([0.0]))
+    >>> round(loss, 6)
+    0.480453
+    """
+    params = _MSLE_LOSS.check()
+    return _run.elementwise(
+        _MSLE_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )

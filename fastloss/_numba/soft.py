@@ -1,0 +1,542 @@
+"""Softmax losses with more per class than a logit; ``_cython/soft.pxi`` says how, this is it operation by operation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray
+
+from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
+from fastloss._numba._jit import bare, by_type, fma, inline, kernel, ptr
+from fastloss._numba.blocks import add_lanes, belongs, clear, load_mask, load_weights, put, total, value_at
+from fastloss._numba.primitives_generated import (
+    drop_neg_f32,
+    drop_neg_f64,
+    exp_f64,
+    exp_neg_f32,
+    exp_neg_f64,
+    exp_sum_f64,
+    log1p_f64,
+    log_f64,
+)
+from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
+from fastloss._numba.wide import add_exponentials, add_maxima, exp_below, exp_chunk, greatest, unit_of
+from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
+
+LOGITS, LOG_PROBS, PROBS = range(3)  # as in fastloss/_soft.py, like the forms
+PLAIN, FOCAL, POLY, JENSEN_SHANNON = range(4)
+UNIT_DOMAIN = 1  # as in fastloss/registry.py
+REALS = 5 * CHUNK + 2 * LANES  # elements of work for what is in the type that is computed in
+ROOM = REALS + 2 * 5 * CHUNK  # and all that the kernel needs, as many doubles included
+
+
+class Job(NamedTuple):
+    """Pointers to the arrays, to be followed only where they are said to be there, and the options."""
+
+    like: Any  # an array of the type that is computed in
+    work: Any  # pointers to room: reals, doubles, lanes
+    doubles: Any
+    lanes: Any
+    x: Any
+    shares: Any
+    class_weight: Any
+    legal: Any
+    factor: Any
+    grad: Any
+    lse: Any
+    entropies: Any
+    top: Any
+    index: Any  # which of them are there
+    soft: Any
+    weighted: Any
+    masked: Any
+    factored: Any
+    differentiated: Any
+    extras: Any  # lse, entropies and top
+    classes: Any
+    legal_step: Any
+    form: Any
+    kind: Any
+    input_kind: Any
+    divergence: Any
+    scale: Any
+    smoothing: Any
+    temperature: Any
+    softcap: Any
+    z_loss: Any
+    entropy: Any
+    params: Any
+    count: Any
+
+
+class Sum(NamedTuple):
+    """Of the exponentials of a row; ``soft.pxi`` says what each is."""
+
+    m: Any
+    unit: Any
+    s: Any
+    log: Any
+    top: Any
+    infinite: Any
+
+
+class Chunk(NamedTuple):
+    """Pointers to what is known of a chunk of classes."""
+
+    l: Any  # noqa: E741
+    e: Any
+    t: Any
+    f: Any
+    slope: Any
+    p: Any
+    cost: Any
+    w: Any
+    h: Any
+    v: Any
+
+
+@inline
+def softcap_f32(x, cap):
+    """The capped logit and its derivative."""
+    a = x / cap
+    a = a + a
+    t = a if a > np.float32(0.0) else -a
+    e = exp_neg_f32(t, np.float32(-EXP_MIN_F32))
+    d = drop_neg_f32(t, np.float32(-EXP_MIN_F32))
+    one = np.float32(1.0)
+    t = cap * (d / (one + e))
+    return t if a > np.float32(0.0) else -t, np.float32(4.0) * e / ((one + e) * (one + e))
+
+
+@inline
+def softcap_f64(x, cap):
+    a = x / cap
+    a = a + a
+    t = a if a > 0.0 else -a
+    e = exp_neg_f64(t, -EXP_MIN_F64)
+    d = drop_neg_f64(t, -EXP_MIN_F64)
+    t = cap * (d / (1.0 + e))
+    return t if a > 0.0 else -t, 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+
+softcap_of = by_type(softcap_f32, softcap_f64)
+
+
+@inline
+def prepare(job, teacher, at, legal, n, infinite, logits, slope, sloped):
+    """Logits of n classes from element ``at`` on, as the softmax takes them; their derivative if it is wanted."""
+    real = job.like.dtype.type
+    cap, temperature, zero, one = real(job.softcap), real(job.temperature), real(0.0), real(1.0)
+    source = ptr(job.shares if teacher else job.x, at)
+    for k in range(n):
+        logits[k] = value_at(source, k, job.like)
+    if sloped:
+        for k in range(n):
+            slope[k] = one
+    if not teacher and cap > zero:
+        if sloped:
+            for k in range(n):
+                logits[k], slope[k] = softcap_of(logits[k], cap)
+        else:
+            for k in range(n):
+                logits[k] = softcap_of(logits[k], cap)[0]
+    if temperature != one and not (teacher and job.kind == LOG_PROBS):
+        for k in range(n):
+            logits[k] = logits[k] / temperature
+        if sloped:
+            for k in range(n):
+                slope[k] = slope[k] / temperature
+    if not teacher and job.masked:
+        flags, lowest = ptr(job.legal, legal), real(-INFINITY)
+        for k in range(n):
+            v = logits[k]
+            logits[k] = v if flags[k] else lowest
+        if sloped:
+            for k in range(n):
+                v = slope[k]
+                slope[k] = v if flags[k] else zero
+    if infinite:
+        to_limit(carray(logits, n), 1)
+
+
+@inline
+def first_place(logits, m, n):
+    for k in range(n):
+        if logits[k] == m:
+            return k
+    return 0
+
+
+@inline
+def sum_row(job, teacher, i, logits, e):
+    """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
+    real = job.like.dtype.type
+    c, base, legal = job.classes, i * job.classes, i * job.legal_step
+    lanes, sums = ptr(job.work, 5 * CHUNK), ptr(job.lanes, 4 * LANES)
+    lowest = real(-INFINITY)
+    m, top, infinite = lowest, 0, False
+    for start in range(0, c, CHUNK):
+        n = min(c - start, CHUNK)
+        prepare(job, teacher, base + start, legal + start, n, False, logits, logits, False)
+        for k in range(LANES):
+            lanes[k] = lowest
+        add_maxima(lanes, logits, n)
+        v = greatest(lanes, ptr(lanes, LANES))
+        if v > m:
+            m = v
+            top = start + first_place(logits, v, n)
+    if m == INFINITY:
+        # One logit of +inf stands for its limit.
+        count, nan = 0, 0
+        for start in range(0, c, CHUNK):
+            n = min(c - start, CHUNK)
+            prepare(job, teacher, base + start, legal + start, n, False, logits, logits, False)
+            for k in range(n):
+                nan |= logits[k] != logits[k]
+                count += logits[k] == INFINITY
+        infinite = True
+        m = real(NAN) if nan != 0 or count != 1 else real(0.0)
+        if c <= CHUNK:
+            to_limit(carray(logits, c), 1)
+    unit = unit_of(m)
+    clear(sums)
+    for start in range(0, c, CHUNK):
+        n = min(c - start, CHUNK)
+        if c > CHUNK:
+            prepare(job, teacher, base + start, legal + start, n, infinite, logits, logits, False)
+        exp_chunk(logits, m, e, n)
+        if start <= top < start + n:
+            e[top - start] = real(0.0)
+        add_exponentials(e, sums, n)
+        if start <= top < start + n:
+            e[top - start] = real(unit)
+    s = total(sums) / unit + (np.float64(m) - np.float64(m))  # NaN without a finite maximum, even of one class
+    return Sum(np.float64(m), unit, s, log1p_f64(s), top, infinite)
+
+
+@inline
+def probabilities(job, teacher, at, legal, start, n, found, logits, e):
+    """Logits and exponentials of a chunk, which are there already if it is the only one, and a factor to p."""
+    if job.classes > CHUNK:
+        prepare(job, teacher, at, legal, n, found.infinite, logits, logits, False)
+        exp_chunk(logits, job.like.dtype.type(found.m), e, n)
+        if start <= found.top < start + n:
+            e[found.top - start] = job.like.dtype.type(found.unit)
+    return 1.0 / (found.unit * (1.0 + found.s))
+
+
+@inline
+def terms(job, i, start, n, own, other, spread, a):
+    """p, c, w and log w of a chunk. Whether a share is no probability."""
+    at, legal, keep = i * job.classes + start, i * job.legal_step + start, 1.0 - job.smoothing
+    l, e, t, f, p, c, w, h = a.l, a.e, a.t, a.f, a.p, a.cost, a.w, a.h  # noqa: E741
+    x, shares = ptr(job.x, at), ptr(job.shares, at)
+    bad = 0
+    if job.input_kind == LOGITS:
+        factor = probabilities(job, False, at, legal, start, n, own, l, e)
+        for k in range(n):
+            p[k] = np.float64(e[k]) * factor
+            c[k] = (own.m - np.float64(l[k])) + own.log
+    elif job.input_kind == LOG_PROBS:
+        for k in range(n):
+            v = np.float64(value_at(x, k, job.like))
+            c[k] = -v
+            p[k] = exp_f64(v)
+    else:
+        for k in range(n):
+            v = np.float64(value_at(x, k, job.like))
+            p[k] = v
+            c[k] = -log_f64(v)
+    if not job.soft:
+        for k in range(n):
+            w[k] = 0.0
+    elif job.kind == LOGITS:
+        factor = probabilities(job, True, at, 0, start, n, other, t, f)
+        for k in range(n):
+            w[k] = np.float64(f[k]) * factor
+            h[k] = (np.float64(t[k]) - other.m) - other.log
+    elif job.kind == LOG_PROBS:
+        for k in range(n):
+            v = np.float64(value_at(shares, k, job.like))
+            h[k] = v
+            w[k] = exp_f64(v)
+    else:
+        for k in range(n):
+            v = value_at(shares, k, job.like)
+            bad |= not belongs(UNIT_DOMAIN, v)
+            w[k] = np.float64(v)
+        if job.divergence:
+            for k in range(n):
+                h[k] = log_f64(w[k])
+    if job.smoothing != 0.0 and job.masked:
+        flags = ptr(job.legal, legal)
+        for k in range(n):
+            w[k] = fma(keep, w[k], spread if flags[k] else 0.0)
+    elif job.smoothing != 0.0:
+        for k in range(n):
+            w[k] = fma(keep, w[k], spread)
+    if job.weighted:
+        weights = ptr(job.class_weight, start)
+        for k in range(n):
+            w[k] = w[k] * weights[k]
+    return bad != 0
+
+
+@inline
+def surplus(a, b):
+    """log(a / m) for the mean m of a and b, none of them negative."""
+    ratio = b / a
+    ratio = ratio if ratio < 1e300 else 1e300
+    return 0.6931471805599453 - log1p_f64(ratio)
+
+
+@inline
+def power(q, exponent):
+    """q^exponent for q in [0, 1]."""
+    if exponent == 0.0:
+        return 1.0
+    if exponent == 1.0:
+        return q
+    if exponent == 2.0:
+        return q * q
+    x = log_f64(q)
+    return exp_sum_f64(exponent * x, fma(exponent, x, -(exponent * x)))
+
+
+@inline
+def own_term(job, c, p, q):
+    """f(c) of the index's class, and its derivative; q = 1 - p."""
+    value, derivative, x, params = c, 1.0, 1.0, job.params
+    if job.form == FOCAL:
+        x = power(q, params[0])
+        value = x * c if x != 0.0 else 0.0
+        derivative = x * (1.0 + params[0] * p * (c / q if q > 0.0 else 1.0)) if p > 0.0 else x
+    elif job.form == POLY:
+        for k in range(job.count):
+            derivative = derivative + params[k] * p * x
+            x = x * q
+            value = value + params[k] * x / (k + 1.0)
+    return value, derivative
+
+
+@inline
+def spread_of(job, i):
+    """What smoothing gives to each class that takes part."""
+    if job.smoothing == 0.0:
+        return 0.0
+    count = job.classes
+    if job.masked:
+        count, flags = 0, ptr(job.legal, i * job.legal_step)
+        for k in range(job.classes):
+            count += flags[k] != 0
+    return job.smoothing / np.float64(count)
+
+
+@inline
+def gradient_of_jensen(kind, p, w, drift, v, n):
+    if kind == PROBS:
+        for k in range(n):
+            v[k] = 0.5 * surplus(p[k], w[k])
+    else:
+        shift = drift if kind == LOGITS else 0.0
+        for k in range(n):
+            v[k] = 0.5 * p[k] * (surplus(p[k], w[k]) - shift) if p[k] != 0.0 else 0.0
+
+
+@inline
+def weight_of(job, y):
+    return job.class_weight[y] if job.weighted else 1.0
+
+
+@inline
+def soft_row(job, i, y, weight):
+    """The loss of a row, its weight included, and whether a share is no probability."""
+    real = job.like.dtype.type
+    c, base, bad = job.classes, i * job.classes, False
+    room, doubles, lanes = job.work, job.doubles, ptr(job.lanes, LANES)
+    a = Chunk(
+        ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK), ptr(room, 4 * CHUNK),
+        ptr(doubles, 0), ptr(doubles, CHUNK), ptr(doubles, 2 * CHUNK), ptr(doubles, 3 * CHUNK),
+        ptr(doubles, 4 * CHUNK),
+    )  # fmt: skip
+    p, cost, w, h, v = a.p, a.cost, a.w, a.h, a.v
+    own = other = Sum(0.0, 1.0, 0.0, 0.0, 0, False)
+    u, slope, g_y, value, lse = 0.0, 1.0, 0.0, 0.0, 0.0
+    spread, mass, entropy, drift, more = spread_of(job, i), 0.0, 0.0, 0.0, job.entropy
+    shared = job.soft or job.smoothing != 0.0
+    jensen, entropic = job.form == JENSEN_SHANNON, more != 0.0 or job.extras
+    logits = job.input_kind == LOGITS
+    bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.masked)
+    if logits:
+        own = sum_row(job, False, i, a.l, a.e)
+        lse = own.m + own.log
+        if own.infinite and own.m == own.m:
+            lse = INFINITY
+    if job.soft and job.kind == LOGITS:
+        other = sum_row(job, True, i, a.t, a.f)
+    if shared or entropic:
+        for k in range(3 * LANES):
+            lanes[k] = 0.0
+        for start in range(0, c, CHUNK):
+            n = min(c - start, CHUNK)
+            bad |= terms(job, i, start, n, own, other, spread, a)
+            if shared:
+                add_lanes(lanes, w, n)
+            if entropic:
+                for k in range(n):
+                    v[k] = p[k] * cost[k] if p[k] != 0.0 else 0.0
+                add_lanes(ptr(lanes, LANES), v, n)
+            if jensen:
+                for k in range(n):
+                    v[k] = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
+                add_lanes(ptr(lanes, 2 * LANES), v, n)
+        mass = total(lanes) if shared else 0.0
+        entropy = total(ptr(lanes, LANES))
+        drift = total(ptr(lanes, 2 * LANES))
+    if job.index:
+        u = (1.0 - job.smoothing) * weight_of(job, y)
+        if job.factored:
+            u = u * np.float64(value_at(job.factor, i, job.like))
+        # The room of the second sum: an index has no teacher.
+        prepare(job, False, base + y, i * job.legal_step + y, 1, own.infinite, a.t, a.slope, True)
+        x_y, derivative = a.t[0], np.float64(a.slope[0])
+        gap = own.m - np.float64(x_y)
+        d = 1.0 + own.s
+        factor = np.float64(exp_below(x_y, real(own.m))) / own.unit
+        p_y = factor / d
+        q_y = (own.s if gap == 0.0 else d - factor) / d
+        c_y = gap + own.log
+        value, slope = own_term(job, c_y, p_y, q_y)
+        value = u * value if u != 0.0 else 0.0
+        u = u * slope
+        g_y = p_y * (mass + 2.0 * job.z_loss * lse) - (u * q_y + spread * weight_of(job, y))
+        if more != 0.0:
+            g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
+        g_y = g_y * derivative if derivative != 0.0 else 0.0
+    if job.z_loss != 0.0:
+        value = value + job.z_loss * lse * lse
+    value = value - more * entropy
+    if job.extras:
+        put(job.lse, i, lse)
+        put(job.entropies, i, entropy)
+        job.top[i] = own.top
+    if not (job.differentiated or shared):
+        return value * weight, bad
+    scale = job.scale * weight
+    factor = u + mass + 2.0 * job.z_loss * lse
+    clear(lanes)
+    for start in range(0, c, CHUNK):
+        n = min(c - start, CHUNK)
+        terms(job, i, start, n, own, other, spread, a)
+        if jensen:
+            for k in range(n):
+                mine = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
+                v[k] = 0.5 * (mine + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0))
+        elif job.divergence:
+            for k in range(n):
+                v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else 0.0
+        else:
+            for k in range(n):
+                v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
+        if shared:
+            add_lanes(lanes, v, n)
+        if not job.differentiated:
+            continue
+        if jensen:
+            gradient_of_jensen(job.input_kind, p, w, drift, v, n)
+        elif logits:
+            for k in range(n):
+                v[k] = p[k] * factor
+            if shared:
+                for k in range(n):
+                    v[k] = v[k] - w[k]
+            if more != 0.0:
+                for k in range(n):
+                    v[k] = v[k] + (more * p[k] * (entropy - cost[k]) if p[k] != 0.0 else 0.0)
+        elif job.input_kind == LOG_PROBS:
+            for k in range(n):
+                v[k] = -w[k]
+        else:
+            for k in range(n):
+                v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
+        if bent:
+            slopes = a.slope
+            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, a.l, slopes, True)
+            for k in range(n):
+                v[k] = v[k] * np.float64(slopes[k]) if slopes[k] != 0.0 else 0.0
+        if job.index and start <= y < start + n:
+            v[y - start] = g_y
+        g = ptr(job.grad, base + start)
+        for k in range(n):
+            put(g, k, v[k] * scale)
+    if shared:
+        value = value + total(lanes)
+    return value * weight, bad
+
+
+@inline
+def clear_row(job, i):
+    """A row that counts as masked."""
+    if job.differentiated:
+        g = ptr(job.grad, i * job.classes)
+        for k in range(job.classes):
+            put(g, k, 0.0)
+    if job.extras:
+        put(job.lse, i, 0.0)
+        put(job.entropies, i, 0.0)
+        job.top[i] = -1
+
+
+@kernel
+def soft_blocks(
+    x, classes, target, shares, numbers, form, kind, input_kind, divergence, class_weight, ignore_index, legal, factor,
+    weight, mask, scale, losses, grad, lse, entropies, top, partials, first, last, work, flags, lanes,
+):  # fmt: skip
+    target, weight, mask, flags = bare(target), bare(weight), bare(mask), bare(flags)
+    work, lanes, room = bare(work), lanes[:LANES], bare(lanes)
+    weights_room, values_room = room[5 * LANES : 5 * LANES + SIDE], room[5 * LANES + SIDE : 5 * LANES + 2 * SIDE]
+    y_room = room[5 * LANES + 2 * SIDE : 5 * LANES + 3 * SIDE].view(np.int64)
+    step = classes if legal.size > classes else 0
+    job = Job(
+        work, ptr(work, 0), ptr(work[REALS:].view(np.float64), 0), ptr(room, 0), ptr(x, 0), ptr(shares, 0),
+        ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0), ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0),
+        target.size > 0, shares.size > 0, class_weight.size > 0, legal.size > 0, factor.size > 0, grad.size > 0,
+        lse.size > 0, classes, step, form, kind, input_kind, divergence, scale,
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], ptr(numbers, 5), numbers.size - 5,
+    )  # fmt: skip
+    bad = False
+    n = x.size // classes
+    rows = max(1, BLOCK // classes)
+    for block in range(first, last):
+        clear(lanes)
+        stop = min((block + 1) * rows, n)
+        for start in range(block * rows, stop, SIDE):
+            size = min(stop - start, SIDE)
+            y, weights, values = y_room[:size], weights_room[:size], values_room[:size]
+            if job.index:
+                bad |= load_targets(target, start, size, classes, ignore_index, mask, y)
+            else:
+                for r in range(size):
+                    y[r] = 0
+                if mask.size > 0:
+                    given = load_mask(mask, n, start, flags[:size])
+                    for r in range(size):
+                        y[r] = 0 if given[r] else -1
+            for r in range(size):
+                weights[r] = 1.0
+            if weight.size > 0:
+                load_weights(weight, n, start, weights)
+            for r in range(size):
+                values[r] = 0.0
+                if y[r] < 0:
+                    clear_row(job, start + r)
+                else:
+                    values[r], wrong = soft_row(job, start + r, y[r], weights[r])
+                    bad |= wrong
+            add_lanes(lanes, values, size)
+            if losses.size > 0:
+                for r in range(size):
+                    put(losses, start + r, values[r])
+        partials[block] = total(lanes)
+    return bad
