@@ -58,6 +58,8 @@ COMMON = [
 
 
 def arguments(name):
+    if LOSSES[name].needs_third:
+        return X, Y, X + 1
     return {"elementwise": (X, Y), "rows": (X, I), "gather": Q}[LOSSES[name].kind]
 
 
@@ -94,8 +96,9 @@ ELEMENTWISE_TABLE = [
 
 @pytest.mark.parametrize(("args", "error", "words"), ELEMENTWISE_TABLE)
 def test_arguments_of_elementwise_losses(elementwise, args, error, words):
-    check(lambda: getattr(fl, elementwise)(*args, backend=BACKEND), error, words)
-    check(lambda: fl.grad_hess(getattr(fl, elementwise), *args, backend=BACKEND), error, words)
+    third = {LOSSES[elementwise].third: X + 1} if LOSSES[elementwise].needs_third else {}
+    check(lambda: getattr(fl, elementwise)(*args, backend=BACKEND, **third), error, words)
+    check(lambda: fl.grad_hess(getattr(fl, elementwise), *args, backend=BACKEND, **third), error, words)
 
 
 ROWS_TABLE = [
