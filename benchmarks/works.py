@@ -85,6 +85,7 @@ def _arrays(work: Work) -> dict[str, np.ndarray]:
     if facts.kind == "elementwise":
         x = {"unit": 1 / (1 + np.exp(-x)), "above_minus_one": abs(x)}.get(facts.input, x).astype(work.dtype)
         y = rng.integers(0, 2, n).astype(work.dtype) if facts.target in _LABELS else normal(n)
+        y = 2 * y - 1 if facts.target == "sign" else y
         third = {str(facts.third): abs(normal(n)) + 0.125} if facts.needs_third else {}
         positive = facts.target not in (*_LABELS, "real")
         return {"x": x, "y": abs(y) + 0.125 if positive else y} | third

@@ -86,8 +86,9 @@ def per_label(name: str | None, value: Any, input: Any) -> np.ndarray:
     array, x = plain(str(name), value), plain("input", input)
     if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise TypeError(f"{name} must be a floating or integer type, got {array.dtype}")
+    # Of one value per element the kernels judge those that a mask keeps.
     wrong = np.argwhere(~(array > 0) | np.isinf(array))
-    if wrong.size:
+    if wrong.size and array.shape != x.shape:
         at = tuple(int(k) for k in wrong[0])
         place = at[0] if len(at) == 1 else at
         raise ValueError(f"{name} must be positive and finite, got {array[at]} at index {place}")

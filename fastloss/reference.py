@@ -109,7 +109,8 @@ def target_norm(y, norm):
 def mape_loss(x, y, eps=1e-7):
     """Absolute error in percent of the target's size, at least `eps`."""
     r, size = _floats(x) - _floats(y), np.maximum(np.abs(_floats(y)), eps)
-    return 100 * (np.abs(r) / size), np.sign(r) * 100 / size, _like(r, 100 / size)
+    loss = np.where(np.abs(r) < 1e300, 100 * np.abs(r) / size, 100 * (np.abs(r) / size))
+    return loss, np.sign(r) * 100 / size, _like(r, 100 / size)
 
 
 @np.errstate(all="ignore")
@@ -141,7 +142,7 @@ def poisson_nll_loss(x, y, log_input=True, full=False, eps=1e-8):
         loss = np.where(rate == np.inf, np.inf, rate - _times(y, x))
         grad, hess = rate - y, rate
     else:
-        loss, grad, hess = x - _times(y, np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
+        loss, grad, hess = x - np.where(y == 0, 0.0, y * np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
     if full:
         large = np.where(y > 1, y, 1.0)
         loss = loss + np.where(y > 1, large * np.log(large) - large + 0.5 * np.log(2 * np.pi * large), 0.0)
