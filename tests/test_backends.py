@@ -8,6 +8,7 @@ from cases import BACKENDS, FLOATS, ROWS, assert_same_bits, build, keep, spoil, 
 
 import fastloss as fl
 from fastloss import _blocks, _dispatch
+from fastloss.registry import LOSSES
 
 pytestmark = pytest.mark.usefixtures("both_compiled")
 

@@ -1,0 +1,224 @@
+"""Softmax losses that take more than an index per row: values, gradients, options, backends, bits."""
+
+import numpy as np
+import pytest
+from cases import BACKENDS, COMPILED, assert_same_bits
+
+import fastloss as fl
+from fastloss.registry import LOSSES
+
+NAMES = [name for name, facts in LOSSES.items() if facts.kind == "softmax"]
+KINDS = ("logits", "log_probs", "probs")
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def as_kind(z, kind):
+    return {"logits": z, "log_probs": np.log(softmax(z)), "probs": softmax(z)}[kind]
+
+
+def case(name, dtype="float64", rows=9, classes=5, seed=0):
+    """Arguments and a list of options."""
+    rng = np.random.default_rng(seed)
+    x = (2 * rng.standard_normal((rows, classes))).astype(dtype)
+    y = rng.integers(0, classes, rows)
+    legal = rng.random((rows, classes)) < 0.7
+    legal[np.arange(rows), y] = True
+    weight = rng.choice([0.5, 1.0, 2.0], classes)
+    if name == "cross_entropy":
+        several = {"z_loss": 0.25, "softcap": 2.0, "temperature": 1.5, "class_mask": legal, "label_smoothing": 0.25}
+        each = [{key: value} for key, value in several.items() if key != "label_smoothing"]
+        return (x, y), [
+            *each,
+            several,
+            several | {"weight": weight, "class_mask": np.isin(np.arange(classes), y)},
+        ]
+    if name == "soft targets":
+        q = softmax(rng.standard_normal((rows, classes))).astype(dtype)
+        return (x, q), [{}, {"label_smoothing": 0.25, "weight": weight}, {"z_loss": 0.5, "temperature": 0.5}]
+    if name in ("kl_div", "js_div"):
+        z = rng.standard_normal((rows, classes))
+        found = [{"temperature": 2.0}] if dtype else []
+        return (x, as_kind(z, "probs").astype(dtype)), [{}, *found]
+    if name == "policy_gradient_loss":
+        advantages = rng.standard_normal(rows).astype(dtype)
+        return (x, y, advantages), [{}, {"entropy_coef": 0.5}, {"entropy_coef": 0.25, "action_mask": legal}]
+    params = {"softmax_focal_loss": ("gamma", (0.0, 0.5, 1.0, 2.5)), "poly_loss": ("epsilon", (-0.5, (1.0, 0.25, 2.0)))}
+    key, values = params[name]
+    return (x, y), [{}, *({key: value} for value in values), {"weight": weight, "ignore_index": 1}]
+
+
+EVERY = ["cross_entropy", "soft targets", *NAMES]
+
+
+def call(name, *args, **options):
+    return getattr(fl, "cross_entropy" if name == "soft targets" else name)(*args, **options)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_gradients_are_those_of_the_losses(name, backend):
+    args, options = case(name)
+    x, step = args[0], 2.0**-17
+    for extra in options:
+        grad = call(name, *args, reduction="none", backend=backend, **extra).grad
+        for k in range(x.shape[1]):
+            up, down = x.copy(), x.copy()
+            up[:, k] += step
+            down[:, k] -= step
+            high = call(name, up, *args[1:], reduction="none", backend=backend, **extra).loss
+            low = call(name, down, *args[1:], reduction="none", backend=backend, **extra).loss
+            np.testing.assert_allclose(grad[:, k], (high - low) / (2 * step), rtol=2e-7, atol=2e-8, err_msg=str(extra))
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("classes", [1, 2, 5, 40, 1030])
+def test_backends_agree(name, classes, dtype):
+    args, options = case(name, dtype, classes=classes)
+    tolerance = {"rtol": 2e-6 if dtype == "float32" else 1e-13, "atol": 1e-6 if dtype == "float32" else 1e-14}
+    for extra in options:
+        expected = call(name, *args, reduction="none", backend="numpy", **extra)
+        found = {b: call(name, *args, reduction="none", backend=b, **extra) for b in COMPILED}
+        for result in found.values():
+            np.testing.assert_allclose(result.loss, expected.loss, **tolerance)
+            np.testing.assert_allclose(result.grad, expected.grad, **tolerance)
+            assert_same_bits(result, found[COMPILED[0]])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_masks_weights_and_reductions(name, backend):
+    args, options = case(name)
+    rng = np.random.default_rng(1)
+    keep, weight = rng.random(len(args[0])) < 0.6, rng.random(len(args[0]))
+    spoiled = args[0].copy()
+    spoiled[~keep] = np.nan
+    for extra in options:
+        each = call(name, *args, reduction="none", backend=backend, sample_weight=weight, **extra)
+        only = call(
+            name, spoiled, *args[1:], reduction="sum", backend=backend, sample_weight=weight, mask=keep, **extra
+        )
+        np.testing.assert_allclose(only.loss, each.loss[keep].sum(), rtol=1e-13)
+        np.testing.assert_allclose(only.grad[keep], each.grad[keep], rtol=1e-13, atol=1e-16)
+        assert not only.grad[~keep].any()
+        half = call(name, *args, reduction="sum", normalizer=None, backend=backend, **extra)
+        mean = call(name, *args, normalizer=4.0, backend=backend, **extra)
+        np.testing.assert_allclose(
+            [4 * mean.loss, *(4 * mean.grad).ravel()], [half.loss, *half.grad.ravel()], rtol=1e-13, atol=1e-16
+        )
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_bits_in_place_on_threads_and_without_a_gradient(name, compiled):
+    args, options = case(name, "float32", rows=3000)
+    for extra in options:
+        expected = call(name, *args, backend=compiled, **extra)
+        assert call(name, *args, backend=compiled, n_threads=3, **extra).loss == expected.loss
+        assert call(name, *args, backend=compiled, grad=False, **extra).loss == expected.loss
+        x = args[0].copy()
+        result = call(name, x, *args[1:], backend=compiled, out=x, **extra)
+        assert result.grad is x
+        assert_same_bits(result, expected)
+
+
+@pytest.mark.parametrize("input_kind", KINDS)
+@pytest.mark.parametrize("target_kind", KINDS)
+def test_divergences_of_every_kind(input_kind, target_kind, backend):
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2, 6, 4))
+    p, q = softmax(a), softmax(b)
+    m = (p + q) / 2
+    kinds = {"input_kind": input_kind, "target_kind": target_kind, "reduction": "none", "backend": backend}
+    x, y = as_kind(a, input_kind), as_kind(b, target_kind)
+    loss, grad = fl.kl_div(x, y, **kinds)
+    np.testing.assert_allclose(loss, (q * np.log(q / p)).sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(
+        grad, {"logits": p - q, "log_probs": -q, "probs": -q / p}[input_kind], rtol=1e-12, atol=1e-15
+    )
+    loss, grad = fl.js_div(x, y, **kinds)
+    np.testing.assert_allclose(loss, (p * np.log(p / m) + q * np.log(q / m)).sum(axis=1) / 2, rtol=1e-12)
+    u = np.log(p / m)
+    slopes = {"logits": p * (u - (p * u).sum(axis=1, keepdims=True)), "log_probs": p * u, "probs": u}
+    np.testing.assert_allclose(grad, slopes[input_kind] / 2, rtol=1e-11, atol=1e-15)
+
+
+def test_probabilities_of_zero(backend):
+    q = np.array([[0.0, 0.25, 0.75]])
+    loss, grad = fl.kl_div(np.array([[-np.inf, 0.0, 0.0]]), q, backend=backend)
+    assert np.isclose(loss, 0.25 * np.log(0.5) + 0.75 * np.log(1.5))
+    np.testing.assert_allclose(grad, [[0.0, 0.25, -0.25]])
+    assert fl.js_div(q, q, input_kind="probs", backend=backend).loss == 0
+    assert fl.js_div(
+        np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), input_kind="probs", backend=backend
+    ).loss == np.log(2)
+    assert fl.cross_entropy(np.array([[-np.inf, 0.0]]), np.array([[0.0, 1.0]]), backend=backend).loss == 0
+
+
+def test_one_hot_targets_are_indices(backend, dtype):
+    (x, y), _ = case("cross_entropy", dtype)
+    soft = fl.cross_entropy(x, np.eye(5, dtype=dtype)[y], reduction="none", backend=backend)
+    index = fl.cross_entropy(x, y, reduction="none", backend=backend)
+    np.testing.assert_allclose(soft.loss, index.loss, rtol=1e-6)
+    np.testing.assert_allclose(soft.grad, index.grad, atol=3e-7)
+
+
+def test_statistics(backend, dtype):
+    (x, y), options = case("cross_entropy", dtype)
+    y[3] = -100
+    for extra in [{}, options[-2]]:
+        stats = fl.cross_entropy_stats(x, y, backend=backend, **extra)
+        assert_same_bits(stats[:2], fl.cross_entropy(x, y, backend=backend, **extra)) if extra else None
+        np.testing.assert_allclose(stats.loss, fl.cross_entropy(x, y, backend=backend, **extra).loss, rtol=1e-6)
+    stats = fl.cross_entropy_stats(x, y, backend=backend)
+    p = softmax(x.astype(np.float64))
+    kept = y >= 0
+    np.testing.assert_allclose(stats.lse[kept], np.log(np.exp(x.astype(np.float64)).sum(axis=1))[kept], rtol=1e-6)
+    np.testing.assert_allclose(stats.entropy[kept], -(p * np.log(p)).sum(axis=1)[kept], rtol=1e-6)
+    assert (stats.argmax[kept] == x.argmax(axis=1)[kept]).all()
+    assert (stats.correct == (kept & (x.argmax(axis=1) == y))).all()
+    assert (stats.lse[3], stats.argmax[3], stats.correct[3], stats.entropy[3]) == (0, -1, False, 0)
+    assert fl.cross_entropy_stats(np.zeros((1, 4)), np.array([2]), backend=backend).argmax[0] == 0
+
+
+def test_focal_of_a_certain_row_is_zero(backend):
+    for gamma in (0.0, 0.5, 2.0):
+        loss, grad = fl.softmax_focal_loss(np.array([[800.0, 0.0]]), np.array([0]), gamma=gamma, backend=backend)
+        assert loss == 0
+        assert not np.abs(grad).any()
+
+
+BAD = [
+    (lambda x, y: fl.cross_entropy(x, np.full(x.shape, 1.5)), ValueError, ["target", "[0, 1]", "(0, 0)"]),
+    (lambda x, y: fl.cross_entropy(x, np.full(x.shape, np.nan)), ValueError, ["target", "[0, 1]"]),
+    (lambda x, y: fl.cross_entropy(x, np.zeros((2, 2))), ValueError, ["target", "input's shape"]),
+    (lambda x, y: fl.cross_entropy(x, np.zeros(x.shape, "f4")), TypeError, ["target", "float32"]),
+    (lambda x, y: fl.cross_entropy(x, y, class_mask=np.ones(3, int)), TypeError, ["class_mask", "bool"]),
+    (lambda x, y: fl.cross_entropy(x, y, class_mask=np.ones(4, bool)), ValueError, ["class_mask", "(4,)"]),
+    (lambda x, y: fl.cross_entropy(x, y, temperature=0.0), ValueError, ["temperature", "positive"]),
+    (lambda x, y: fl.cross_entropy(x, y, softcap=-1.0), ValueError, ["softcap", "positive"]),
+    (lambda x, y: fl.cross_entropy(x, y, z_loss=-1.0), ValueError, ["z_loss", "non-negative"]),
+    (lambda x, y: fl.cross_entropy_stats(x, np.array([0, 7])), IndexError, ["target", "[0, 3)", "7", "index 1"]),
+    (lambda x, y: fl.softmax_focal_loss(x, y, gamma=-1.0), ValueError, ["gamma", "non-negative"]),
+    (lambda x, y: fl.softmax_focal_loss(x, y * 1.0), TypeError, ["target", "integer"]),
+    (lambda x, y: fl.poly_loss(x, y, epsilon=(1,) * 7), ValueError, ["epsilon", "6", "7"]),
+    (lambda x, y: fl.kl_div(x, x, input_kind="odds"), ValueError, ["input_kind", "'logits'", "'odds'"]),
+    (lambda x, y: fl.kl_div(x, x - 1), ValueError, ["target", "[0, 1]", "(0, 0)"]),
+    (
+        lambda x, y: fl.policy_gradient_loss(x, np.array([0, 3]), np.ones(2)),
+        IndexError,
+        ["actions", "[0, 3)", "index 1"],
+    ),
+    (lambda x, y: fl.policy_gradient_loss(x, y, np.ones(3)), ValueError, ["advantages", "(3,)"]),
+    (lambda x, y: fl.policy_gradient_loss(x, y, np.ones(2, "f4")), TypeError, ["advantages", "float32"]),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "words"), BAD)
+@pytest.mark.parametrize("engine", BACKENDS)
+def test_bad_input_is_named(bad, error, words, engine):
+    x, y = np.zeros((2, 3)), np.array([0, 1])
+    with fl.use_backend(engine), pytest.raises(error) as caught:
+        bad(x, y)
+    for word in words:
+        assert word in str(caught.value)
