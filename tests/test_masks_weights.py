@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
-from cases import ROWS, build, keep, spoil, variants, weights
+from cases import DRIVERS, ROWS, build, keep, spoil, variants, weights
 from oracle import assert_close, expected
 
 import fastloss as fl
 
 REDUCTIONS = ("mean", "sum", "none", "weighted_mean")
+
+
+@pytest.fixture(params=DRIVERS, scope="session")
+def loss(request):
+    """A loss of every kernel: what is tested here does not depend on the formula."""
+    return request.param
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -5,11 +5,17 @@
 
 import numpy as np
 import pytest
-from cases import ROWS, UNIT, assert_same_bits, build, keep, variants, weights
+from cases import DRIVERS, ROWS, UNIT, assert_same_bits, build, keep, variants, weights
 
 import fastloss as fl
 from fastloss._blocks import BLOCK
 from fastloss.registry import LOSSES
+
+
+@pytest.fixture(params=DRIVERS, scope="session")
+def loss(request):
+    """A loss of every kernel: what is tested here does not depend on the formula."""
+    return request.param
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 15, 16, 17, 31, 63, 64, 65, 100, 200])

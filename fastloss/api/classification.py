@@ -248,8 +248,8 @@ def cross_entropy(
     if softcap is not None or class_mask is not None or z_loss != 0.0 or temperature != 1.0 or _soft.is_soft(target):
         how = _soft.how(params[0], z_loss, softcap, temperature)
         return _soft.run(
-            input, target, how, weight, ignore_index, class_mask, None, sample_weight, mask, reduction, normalizer, grad,
-            out, n_threads, backend,
+            input, target, how, weight, ignore_index, class_mask, None, sample_weight, mask, reduction, normalizer,
+            grad, out, n_threads, backend,
         )[0]  # fmt: skip
     return _run.rows(
         _CROSS_ENTROPY, input, target, params, weight, ignore_index, sample_weight, mask, reduction, normalizer, grad,
