@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss import _run, _validate
+from fastloss import _run, _soft, _validate
 from fastloss._run import LossGrad
 from fastloss._types import Reduction
 from fastloss.registry import LOSSES
@@ -244,7 +244,15 @@ def cross_entropy(
     >>> round(loss, 12)
     0.753109126556
     """
+    params = _CROSS_ENTROPY.check(label_smoothing)
+    usual = type(z_loss) is type(temperature) is float and z_loss == 0.0 and temperature == 1.0
+    if not usual or softcap is not None or class_mask is not None or _soft.is_soft(target):
+        how = _soft.how(*params, z_loss, softcap, temperature)
+        return _soft.run(
+            input, target, how, weight, ignore_index, class_mask, None, sample_weight, mask, reduction, normalizer,
+            grad, out, n_threads, backend,
+        )[0]  # fmt: skip
     return _run.rows(
-        _CROSS_ENTROPY, input, target, _CROSS_ENTROPY.check(label_smoothing), weight, ignore_index, sample_weight,
-        mask, reduction, normalizer, grad, out, n_threads, backend,
+        _CROSS_ENTROPY, input, target, params, weight, ignore_index, sample_weight, mask, reduction, normalizer, grad,
+        out, n_threads, backend,
     )  # fmt: skip
