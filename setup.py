@@ -22,7 +22,11 @@ IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 # spell out their fused multiply-adds, so that all levels and Numba round alike.
 UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 # GCC would make string instructions of short loops that fill an array; they take 40 ns to start.
-GCC_FLAGS = ["-fno-tree-loop-distribute-patterns"]
+# And it would stop to inline primitives into loops when the file has grown by so much; such loops are not vectorised.
+GCC_FLAGS = [
+    "-fno-tree-loop-distribute-patterns", "--param=inline-unit-growth=1000", "--param=large-function-growth=1000",
+    "--param=max-inline-insns-single=1000",
+]  # fmt: skip
 MSVC_FLAGS = ["/O2", "/fp:precise"]
 LEVELS = {
     "v1": ([], []),

@@ -34,6 +34,55 @@ def l1_loss(x, y):
     return np.mean(np.abs(r)), np.sign(r) / x.size
 
 
+def binary_cross_entropy(x, y):
+    p = np.clip(x, 1e-7, 1 - 1e-7)
+    inside = (x == p) / x.dtype.type(x.size)
+    return -np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)), ((1 - y) / (1 - p) - y / p) * inside
+
+
+def poisson_nll_loss(x, y):
+    rate = np.exp(x)
+    return np.mean(rate - y * x), (rate - y) / x.size
+
+
+def gaussian_nll_loss(x, y, var):
+    r, v = x - y, np.maximum(var, 1e-6)
+    ratio = r / v
+    by_var = (1 / v - ratio * ratio) * (0.5 / x.size)
+    return np.mean(np.log(v) + r * ratio) / 2, ratio / x.size, by_var
+
+
+def soft_margin_loss(x, y):
+    margin = x * y
+    tail = np.exp(-np.abs(margin))
+    share = np.where(margin > 0, tail, x.dtype.type(1)) / (1 + tail)
+    return np.mean(np.maximum(-margin, 0) + np.log1p(tail)), -y * share / x.size
+
+
+def log_cosh_loss(x, y):
+    r = x - y
+    a = np.abs(r)
+    return np.mean(a + np.log1p(np.exp(-2 * a)) - np.log(2)), np.tanh(r) / x.size
+
+
+def pinball_loss(x, y):
+    r = x - y
+    return np.mean(np.abs(r)) / 2, np.where(r > 0, x.dtype.type(0.5), x.dtype.type(-0.5)) / x.size
+
+
+def hinge_loss(x, y):
+    open_ = 1 - x * y
+    return np.mean(np.maximum(open_, 0)), -y * (open_ > 0) / x.dtype.type(x.size)
+
+
+def sigmoid_focal_loss(x, y):
+    s = np.where(y > 0, x, -x)
+    tail = np.exp(-np.abs(s))
+    q, cost = np.where(s > 0, tail, x.dtype.type(1)) / (1 + tail), np.maximum(-s, 0) + np.log1p(tail)
+    slope = -(q**2) * (2 * (1 - q) * cost + q) / x.size
+    return np.mean(q**2 * cost), np.where(y > 0, slope, -slope)
+
+
 def cross_entropy(x, y):
     rows = np.arange(len(x))
     shifted = x - x.max(axis=1, keepdims=True)

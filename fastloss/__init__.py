@@ -25,6 +25,7 @@ from fastloss.api.margin import (
     squared_hinge_loss,
 )
 from fastloss.api.margins import crammer_singer_loss, multi_margin_loss, nll_loss
+from fastloss.api.overlap import dice_loss, tversky_loss
 from fastloss.api.quantile import expectile_loss, pinball_loss, quantile_huber_loss
 from fastloss.api.regression import (
     half_squared_error,
@@ -65,6 +66,7 @@ __all__ = [
     "crammer_singer_loss",
     "cross_entropy",
     "cross_entropy_stats",
+    "dice_loss",
     "expectile_loss",
     "exponential_loss",
     "gamma_nll_loss",
@@ -100,6 +102,7 @@ __all__ = [
     "softmax_focal_loss",
     "squared_hinge_loss",
     "td_loss",
+    "tversky_loss",
     "tweedie_loss",
     "use_backend",
     "warmup",

@@ -81,8 +81,8 @@ class LossSum:
     """
 
     def __init__(self, loss: str, input_shape: tuple[int, ...], *, backend=None, n_threads=None, **params) -> None:
-        if loss not in LOSSES or LOSSES[loss].kind not in ("elementwise", "rows"):
-            known = ", ".join(f.name for f in LOSSES.values() if f.kind in ("elementwise", "rows"))
+        if loss not in LOSSES or not (LOSSES[loss].pointwise or LOSSES[loss].kind == "rows"):
+            known = ", ".join(f.name for f in LOSSES.values() if f.pointwise or f.kind == "rows")
             raise ValueError(f"loss must be one of {known}, got {loss!r}")
         if not input_shape:
             raise ValueError("input must have at least one axis")

@@ -216,11 +216,11 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
     loops.append([*inputs, *body, *results, *stores])
     name = f"{loop.name}_{mode}_{writer.suffix}"
     if isinstance(writer, CythonWriter):
-        real = writer.real
+        real, out = writer.real, f"out_{writer.suffix}"
         head = [
             f"cdef void {name}(",
             f"    const {real}* xs_, const {real}* ys_, const {real}* zs_, const double* params_, {real} scale_,",
-            f"    {real}* losses_, {real}* grads_, {real}* hessians_, Py_ssize_t n_,",
+            f"    {out} losses_, {out} grads_, {out} hessians_, Py_ssize_t n_,",
             ") noexcept nogil:",
             "    cdef Py_ssize_t i_",
             *writer.declarations(node.body, "    ", arguments),

@@ -12,9 +12,14 @@ NORMS = ("mean", "range", "std", "iqr")
 
 
 def target_norm(norm: Any, target: Any, mask: Any) -> Any:
-    """The named norm of the kept targets; anything but a name is returned as it is."""
+    """The named norm of the kept targets, NaN if it is 0; anything but a name is returned as it is."""
     if not isinstance(norm, str):
         return norm
+    size = _named(norm, target, mask)
+    return size if size > 0 else np.nan
+
+
+def _named(norm: str, target: Any, mask: Any) -> float:
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))} or a number, got {norm!r}")
     y = _validate.plain("target", target)

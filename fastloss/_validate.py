@@ -86,8 +86,9 @@ def per_label(name: str | None, value: Any, input: Any) -> np.ndarray:
     array, x = plain(str(name), value), plain("input", input)
     if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise TypeError(f"{name} must be a floating or integer type, got {array.dtype}")
+    # Of one value per element the kernels judge those that a mask keeps.
     wrong = np.argwhere(~(array > 0) | np.isinf(array))
-    if wrong.size:
+    if wrong.size and array.shape != x.shape:
         at = tuple(int(k) for k in wrong[0])
         place = at[0] if len(at) == 1 else at
         raise ValueError(f"{name} must be positive and finite, got {array[at]} at index {place}")
@@ -249,16 +250,26 @@ def check_domains(facts: Loss, x: np.ndarray, y: np.ndarray, third: np.ndarray |
     arrays = [("target", y, facts.target), ("input", x, facts.input)]
     if third is not None:
         arrays.append((str(facts.third), np.resize(third, x.size), facts.third_domain))
-    for name, array, domain in arrays:
-        if domain == "real":
+    for name, array, key in arrays:
+        if key == "real":
             continue
-        wanted = DOMAINS[domain]
-        missing = (lambda v: False) if name == "target" else np.isnan  # a prediction that is NaN is no error
-        found = bad_entry(
-            array.reshape(-1), lambda v, d=wanted, missing=missing: ~(d.valid(v) | missing(v)), mask, x.shape
-        )
+        domain, is_target = DOMAINS[key], name == "target"
+
+        def wrong(v, domain=domain, is_target=is_target):
+            bad = ~domain.valid(v)
+            return bad if is_target else bad & (v == v)  # a prediction that is NaN is no error
+
+        found = bad_entry(array.reshape(-1), wrong, mask, x.shape)
         if found:
-            raise ValueError(f"{name} must {wanted.demand}, got {found[0]} at index {found[1]}")
+            raise ValueError(f"{name} must {domain.demand}, got {found[0]} at index {found[1]}")
+
+
+def check_unit(name: str, values: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise for the first kept value outside [0, 1]."""
+    domain = DOMAINS["unit"]
+    found = bad_entry(values.reshape(-1), lambda v: ~domain.valid(v), mask, shape)
+    if found:
+        raise ValueError(f"{name} must {domain.demand}, got {found[0]} at index {found[1]}")
 
 
 def check_indices(

@@ -257,7 +257,7 @@ def poisson_nll_loss(x, y, log_input, full, eps):
 
 
 @elementwise(
-    family="gaussian",
+    family="residual",
     target="real",
     third="var",
     third_domain="non_negative",

@@ -286,8 +286,8 @@ def log1p_any_f64(s):
 
 
 def exp_sum_f32(x, lo):
-    """exp(x + lo) for any x and a far smaller lo, NaN counting as 0: a product's rounding error."""
-    lo = lo if lo == lo else 0.0
+    """exp(x + lo) for any x and a far smaller lo, the rounding error of a product."""
+    lo = lo if abs(x) < 1000.0 else 0.0
     x = 89.0 if x > 89.0 else x
     x = EXP_MIN_F32 if x < EXP_MIN_F32 else x
     t = fma(x, LOG2E, -BIAS) + ROUND_F32
@@ -301,8 +301,8 @@ def exp_sum_f32(x, lo):
 
 
 def exp_sum_f64(x, lo):
-    """exp(x + lo) for any x and a far smaller lo, NaN counting as 0: a product's rounding error."""
-    lo = lo if lo == lo else 0.0
+    """exp(x + lo) for any x and a far smaller lo, the rounding error of a product."""
+    lo = lo if abs(x) < 1000.0 else 0.0
     x = 710.0 if x > 710.0 else x
     x = EXP_MIN_F64 if x < EXP_MIN_F64 else x
     t = fma(x, LOG2E, -BIAS) + ROUND_F64

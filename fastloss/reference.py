@@ -109,7 +109,8 @@ def target_norm(y, norm):
 def mape_loss(x, y, eps=1e-7):
     """Absolute error in percent of the target's size, at least `eps`."""
     r, size = _floats(x) - _floats(y), np.maximum(np.abs(_floats(y)), eps)
-    return 100 * (np.abs(r) / size), np.sign(r) * 100 / size, _like(r, 100 / size)
+    loss = np.where(np.abs(r) < 1e300, 100 * np.abs(r) / size, 100 * (np.abs(r) / size))
+    return loss, np.sign(r) * 100 / size, _like(r, 100 / size)
 
 
 @np.errstate(all="ignore")
@@ -141,7 +142,7 @@ def poisson_nll_loss(x, y, log_input=True, full=False, eps=1e-8):
         loss = np.where(rate == np.inf, np.inf, rate - _times(y, x))
         grad, hess = rate - y, rate
     else:
-        loss, grad, hess = x - _times(y, np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
+        loss, grad, hess = x - np.where(y == 0, 0.0, y * np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
     if full:
         large = np.where(y > 1, y, 1.0)
         loss = loss + np.where(y > 1, large * np.log(large) - large + 0.5 * np.log(2 * np.pi * large), 0.0)
@@ -298,6 +299,34 @@ def binary_poly_loss(x, y, epsilon=1.0):
     # q has the derivatives -pq and pq (p - q) with respect to s.
     hess = p * q + by_q_twice * (p * q) ** 2 + by_q * p * q * (p - q)
     return loss, -sign * (q + by_q * p * q), hess
+
+
+@np.errstate(all="ignore")
+def dice_loss(x, y, smooth=1.0, squared=False, from_logits=True):
+    """One minus the Dice coefficient per sample and class: ``(loss, grad)``."""
+    p, slope, y, axes = _shares(x, y, from_logits)
+    top = 2 * (p * y).sum(axes, keepdims=True) + smooth
+    below = (p**2 + y**2 if squared else p + y).sum(axes, keepdims=True) + smooth
+    grad = -2 * y / below + top / below**2 * (2 * p if squared else 1)
+    return (1 - top / below).reshape(p.shape[:2]), grad * slope
+
+
+@np.errstate(all="ignore")
+def tversky_loss(x, y, alpha=0.5, beta=0.5, smooth=1.0, from_logits=True):
+    """One minus the Tversky index per sample and class: ``(loss, grad)``."""
+    p, slope, y, axes = _shares(x, y, from_logits)
+    right, extra = (p * y).sum(axes, keepdims=True), (p * (1 - y)).sum(axes, keepdims=True)
+    top = right + smooth
+    below = right + alpha * extra + beta * ((1 - p) * y).sum(axes, keepdims=True) + smooth
+    grad = -(y * below - top * ((1 - beta) * y + alpha * (1 - y))) / below**2
+    return (1 - top / below).reshape(p.shape[:2]), grad * slope
+
+
+def _shares(x, y, from_logits):
+    """Probabilities, their slopes, targets, and the axes that are summed over."""
+    x, y = _floats(x), _floats(y)
+    p = 1 / (1 + np.exp(-x)) if from_logits else x
+    return p, (p * (1 - p) if from_logits else 1.0), y, tuple(range(2, x.ndim))
 
 
 @np.errstate(all="ignore")

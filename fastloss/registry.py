@@ -140,7 +140,9 @@ def flag(name: str, default: bool) -> Param:
 
 
 def derived(param: Param) -> Param:
-    return Param(param.name, param.default, param.valid, param.domain, derive=True)
+    """A parameter that may come from the data, which may have none: then it is NaN."""
+    valid = param.valid
+    return Param(param.name, param.default, lambda v: v != v or valid(v), param.domain, derive=True)
 
 
 def optional(param: Param) -> Param:

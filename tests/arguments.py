@@ -114,6 +114,7 @@ def arguments(source: Choices):
     x = floats(shape)
     if facts.kind == "elementwise":
         args = [x, floats(shape) if source.chance(60) else whole(shape, DTYPES[3:12])]
+        args += [floats(shape)] if facts.needs_third and name != "grad_hess" else []
     elif facts.kind == "rows":
         args = [x, whole(entries)]
     else:
@@ -144,6 +145,8 @@ def arguments(source: Choices):
             "loss": lambda: source.of(("huber", "mse", "smooth_l1", "l1")),
         }
     makers |= {param.name: lambda: source.of(NUMBERS) for param in facts.params}
+    if facts.third:
+        makers |= {facts.third: lambda: floats(shape)} if name == "grad_hess" or not facts.needs_third else {}
     for key, make in makers.items():
         if source.chance(30):
             options[key] = source.of(ODD) if source.chance(4) else make()

@@ -97,7 +97,7 @@ def position(name, x, y):
 def inputs(name, values):
     """Predictions in the loss's domain, from numbers of both signs."""
     if LOSSES[name].input == "unit":
-        return (1 / (1 + np.exp2(-values.astype(np.float64)))).astype(values.dtype)
+        return (1 / (1 + np.exp2(-values.astype(np.float64) / 4))).astype(values.dtype)
     return np.abs(values) - values.dtype.type(0.875) if LOSSES[name].input == "above_minus_one" else values
 
 
@@ -122,6 +122,7 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
 
     if facts.kind == "elementwise":
         x = inputs(name, normal(shape))
+        x = x if params.get("log_input", True) else np.abs(x) + x.dtype.type(0.25)  # rates
         y = targets(name, (np.round(4 * normal(shape)) / 8).astype(dtype), rng)
         if facts.needs_third:
             params = params | {facts.third: (rng.random(shape) * 4).astype(dtype)}

@@ -18,7 +18,7 @@ import numpy as np
 from cases import ELEMENTWISE, Case, bits, param_sets
 
 import fastloss as fl
-from fastloss.registry import LOSSES
+from fastloss.registry import DOMAINS, LOSSES
 
 FILE = Path(__file__).with_suffix(".json")
 # More blocks than threads, and a tail; rows worked on side by side, one by one, and in pieces.
@@ -54,11 +54,23 @@ class _Source:
         return np.minimum(self.integers(shape, 12) / 8, 1.0).astype(dtype)
 
 
+def _target(source, domain, dtype):
+    if domain == "unit":
+        return source.units(LENGTH, dtype)
+    if domain in ("binary", "sign"):
+        return source.flags(LENGTH).astype(dtype)
+    values = source.values(LENGTH, dtype)
+    return values if domain == "real" else np.abs(values)
+
+
 def _case(name, dtype, width):
     source, facts = _Source(name, np.dtype(dtype).name, width), LOSSES[name]
     if facts.kind == "elementwise":
-        target = source.units(LENGTH, dtype) if facts.target == "unit" else source.values(LENGTH, dtype)
-        return source, Case(name, (source.values(LENGTH, dtype), target))
+        target = _target(source, facts.target, dtype)
+        x = source.units(LENGTH, dtype) if facts.input == "unit" else source.values(LENGTH, dtype)
+        x = np.abs(x) if facts.input == "above_minus_one" else x
+        third = {facts.third: np.abs(source.values(LENGTH, dtype))} if facts.needs_third else {}
+        return source, Case(name, (x, target), third)
     n = ROWS[width]
     x, index = source.values((n, width), dtype), source.integers(n, width)
     if facts.kind == "rows":
@@ -75,13 +87,16 @@ def _params(name, dtype, width, source):
         shape = (ROWS[width], width)
         double = {"next_q_online": source.values(shape, dtype), "next_action_mask": source.flags(shape)}
         return [{}, {"loss": "mse", "gamma": 0.375}, {"loss": "smooth_l1", "delta": 2.5, **double}]
-    return [{}, param_sets(name)[-1]] if LOSSES[name].params else [{}]
+    return [param_sets(name)[0], param_sets(name)[-1]] if LOSSES[name].params else [{}]
 
 
 def _with_specials(case):
     x = case.args[0].copy()
+    specials = np.array(SPECIALS)
+    if case.facts.kind == "elementwise":
+        specials = specials[DOMAINS[case.facts.input].valid(specials) | np.isnan(specials)]
     with np.errstate(over="ignore"):
-        x.reshape(-1)[: 1000 * len(SPECIALS) : 1000] = np.array(SPECIALS)[: -(-x.size // 1000)].astype(x.dtype)
+        x.reshape(-1)[: 1000 * len(specials) : 1000] = specials[: -(-x.size // 1000)].astype(x.dtype)
     return case.with_args(x, *case.args[1:])
 
 

@@ -15,7 +15,7 @@ import fastloss as fl
 from fastloss import _accumulate, cli
 from fastloss.registry import LOSSES
 
-ELEMENTWISE = [name for name, loss in LOSSES.items() if loss.kind == "elementwise"]
+ELEMENTWISE = [name for name, loss in LOSSES.items() if loss.pointwise]
 
 
 # Other processes run in other folders, and must find the package that is tested here.

@@ -29,6 +29,6 @@ def arguments(work: Work) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments of a work's call."""
     a = work.arrays()
     if LOSSES[work.loss].kind != "gather":
-        return [a["x"], a["y"]], {}
+        return list(a.values()), {}  # prediction, target, and the third array of a loss that has one
     names = ("x", "actions", "rewards", "next_q", "terminated")
     return [a[name] for name in names], {"gamma": GAMMA, "sample_weight": a["weight"], "mask": a["mask"]}

@@ -53,7 +53,8 @@ def _setting(work: Work) -> tuple[Callable[..., Any], list[Any], list[tuple[int,
 
     kind = LOSSES[work.loss].kind
     shapes = [work.shape, work.shape[:1]] if kind == "gather" else [work.shape]
-    return getattr(limit_loops, kind), list(work.arrays().values()), shapes
+    arrays = list(work.arrays().values())
+    return getattr(limit_loops, kind), arrays[:2] if kind == "elementwise" else arrays, shapes
 
 
 def _in_parts(function: Callable[..., Any], arrays: Sequence[Any], parts: int) -> Any:

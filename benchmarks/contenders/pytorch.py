@@ -17,6 +17,7 @@ def prepare(work: Work, threads: int) -> Call | None:
     torch.set_num_threads(threads)
     a = {name: torch.from_numpy(array) for name, array in work.arrays().items()}
     x = a["x"].detach().requires_grad_()
+    more: list[torch.Tensor] = []
 
     def td() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
@@ -30,13 +31,16 @@ def prepare(work: Work, threads: int) -> Call | None:
         loss, *others = forward()
         loss.backward()
         grad, x.grad = x.grad, None  # what zero_grad does
+        for third in more:
+            third.grad = None
         return loss, grad, *others
 
     if work.loss == "td_loss":
         forward = td
     elif hasattr(functional, work.loss):
-        of, y = getattr(functional, work.loss), a["y"]
-        forward = lambda: (of(x, y),)  # noqa: E731
+        of, y, *more = getattr(functional, work.loss), *list(a.values())[1:]
+        more = [third.detach().requires_grad_() for third in more]
+        forward = lambda: (of(x, y, *more),)  # noqa: E731
     else:
         return None
     return call

@@ -34,6 +34,9 @@ cdef extern from "platform.h" nogil:
     void yield_core()
     Py_ssize_t halves_to_f32(const uint16_t*, float*, Py_ssize_t)
     Py_ssize_t f32_to_halves(const float*, uint16_t*, Py_ssize_t)
+    # Pointers through which no other is written: else a loop of many arrays is not vectorised.
+    ctypedef float* out_f32
+    ctypedef double* out_f64
     const double INFINITY
     const double NAN
     const int FASTLOSS_HAS_FMA

@@ -22,6 +22,9 @@
 #define fma_f64(a, b, c) ((a) * (b) + (c))
 #endif
 
+typedef float *__restrict out_f32;
+typedef double *__restrict out_f64;
+
 #define abs_f32(x) fabsf(x)
 #define abs_f64(x) fabs(x)
 

@@ -191,24 +191,36 @@ def fetcher(n):
 
 
 def apart(function):
-    """A function of four arguments that LLVM must not inline.
+    """A function that LLVM must not inline.
 
-    Inside a large function it would load the constants of a long loop anew in every iteration.
+    Inside a large function it would load the constants of a long loop anew in every iteration; and one that is called
+    from several places is compiled for each of them.
     """
 
     @intrinsic
-    def call(typingctx, a, b, c, d):
-        def generate(context, builder, signature, arguments):
-            compiled = context.compile_subroutine(builder, function.py_func, signature)
+    def call(typingctx, arguments):
+        kinds = tuple(map(types.unliteral, arguments))
+        result = typingctx.resolve_function_type(types.Dispatcher(function), kinds, {}).return_type
+
+        def generate(context, builder, signature, values):
+            compiled = function.overloads[kinds]
+            context.active_code_library.add_linking_library(compiled.library)
             callee = context.declare_function(builder.module, compiled.fndesc)
-            context.call_conv.call_function(
-                builder, callee, signature.return_type, signature.args, arguments, attrs=("noinline",)
-            )
-            return context.get_dummy_value()
+            items = zip(cgutils.unpack_tuple(builder, values[0]), arguments, kinds, strict=True)
+            values = [context.cast(builder, *item) for item in items]
+            _, found = context.call_conv.call_function(builder, callee, result, kinds, values, attrs=("noinline",))
+            return context.get_dummy_value() if result == types.none else found
 
-        return types.void(a, b, c, d), generate
+        return result(arguments), generate
 
-    return call
+    def separate(*arguments):
+        raise TypeError("for compiled code only")
+
+    @overload(separate)
+    def _separate(*arguments):
+        return lambda *arguments: call(arguments)
+
+    return separate
 
 
 _UNSIGNED = {types.float32: types.uint32, types.float64: types.uint64}

@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
-from fastloss._numba._jit import bare, by_type, fma, inline, kernel, ptr
+from fastloss._numba._jit import apart, bare, by_type, fma, inline, kernel, ptr
 from fastloss._numba.blocks import add_lanes, belongs, clear, load_mask, load_weights, put, total, value_at
 from fastloss._numba.primitives_generated import (
     drop_neg_f32,
@@ -123,6 +123,7 @@ def softcap_f64(x, cap):
 softcap_of = by_type(softcap_f32, softcap_f64)
 
 
+@apart
 @inline
 def prepare(job, teacher, at, legal, n, infinite, logits, slope, sloped):
     """Logits of n classes from element ``at`` on, as the softmax takes them; their derivative if it is wanted."""
@@ -168,6 +169,7 @@ def first_place(logits, m, n):
     return 0
 
 
+@apart
 @inline
 def sum_row(job, teacher, i, logits, e):
     """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
@@ -226,6 +228,7 @@ def probabilities(job, teacher, at, legal, start, n, found, logits, e):
     return 1.0 / (found.unit * (1.0 + found.s))
 
 
+@apart
 @inline
 def terms(job, i, start, n, own, other, spread, a):
     """p, c, w and log w of a chunk. Whether a share is no probability."""

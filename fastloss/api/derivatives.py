@@ -71,11 +71,12 @@ def grad_hess(
     given = {name: value for name, value in params.items() if value is not None}
     if facts.name == "binary_cross_entropy_with_logits" and "ignore_index" in given:
         mask = _run.ignoring(target, given.pop("ignore_index"), mask)
-    third = given.pop(facts.third, None) if facts.needs_third or np.ndim(given.get(facts.third)) else None
+    name = facts.third or ""
+    third = given.pop(name, None) if facts.needs_third or np.ndim(given.get(name, 0.0)) else None
     if facts.needs_third and third is None:
-        raise TypeError(f"{facts.name}() needs the array {facts.third!r}")
+        raise TypeError(f"{facts.name}() needs the array {name!r}")
     if third is not None and not facts.needs_third:
-        third = _validate.per_label(facts.third, third, input)
+        third = _validate.per_label(name, third, input)
     for param in facts.params:
         if param.derive:
             given[param.name] = target_norm(given.get(param.name, "mean"), target, mask)

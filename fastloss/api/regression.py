@@ -295,10 +295,7 @@ def nmae_loss(
     >>> fl.nmae_loss(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
     LossGrad(loss=0.5, grad=array([-0.25,  0.25]))
     """
-    number = target_norm(norm, target, mask)
-    # A norm of 0, or that of nothing, is no number to divide by.
-    named = isinstance(norm, str)
-    params = _NMAE_LOSS.check(number) if not named or number > 0 else (np.nan,)
+    params = _NMAE_LOSS.check(target_norm(norm, target, mask))
     return _run.elementwise(
         _NMAE_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -79,8 +80,10 @@ def warmup(
             elif LOSSES[name].kind == "rows":
                 getattr(fl, name)(x, index, backend=backend)
             else:
-                loss = getattr(fl, name)
-                loss(x, x, backend=backend)
-                if LOSSES[name].target == "unit":
-                    loss(x, x.astype(np.int64), backend=backend)
-                fl.grad_hess(loss, x, x, backend=backend)
+                loss, facts = getattr(fl, name), LOSSES[name]
+                x, y = np.full((1, 2), 0.5, dtype), np.ones((1, 2), dtype)
+                more: dict[str, Any] = {str(facts.third): x} if facts.needs_third else {}
+                loss(x, y, backend=backend, **more)
+                if facts.target in ("unit", "binary", "sign"):
+                    loss(x, y.astype(np.int64), backend=backend)
+                fl.grad_hess(loss, x, y, backend=backend, **more)

@@ -11,9 +11,10 @@ import numpy as np
 import fastloss as fl
 
 from .. import reference
-from ..registry import LOSSES, Loss
+from ..registry import DOMAINS, LOSSES, Loss
 
 # Exact in float32 and different from every default, so that an ignored parameter is noticed.
+_LABELS = ("unit", "binary", "sign")
 _OTHER_PARAMS = {
     "pos_weight": 2.0,
     "label_smoothing": 0.25,
@@ -91,8 +92,16 @@ def ordinary(loss: Loss, dtype: np.dtype, rows: int) -> list[Case]:
 def _elementwise(loss: Loss, dtype: np.dtype, rng: np.random.Generator, rows: int) -> Case:
     # From ordinary sizes up to where float32 exponentials turn subnormal.
     x = (rng.standard_normal(rows) * rng.choice([1.0, 8.0, 40.0], rows)).astype(dtype)
-    y = rng.integers(0, 2, rows) if loss.target == "unit" else rng.standard_normal(rows) * 4
-    return Case(loss, x, (y.astype(dtype),), {p.name: p.default for p in loss.params})
+    if loss.input != "real":
+        x = (rng.random(rows) * (1 - 2.0**-8) + 2.0**-9).astype(dtype)
+    y = rng.integers(0, 2, rows) if loss.target in _LABELS else rng.standard_normal(rows) * 4
+    y = np.abs(y) + 2.0**-6 if loss.target not in (*_LABELS, "real") else y
+    params: dict[str, Any] = {p.name: p.default for p in loss.params}
+    if loss.needs_third:
+        params[str(loss.third)] = (rng.random(rows) * 4 + 2.0**-6).astype(dtype)
+    # Terms of a sum may cancel, and a power of a probability costs the reference digits.
+    plain = loss.sums is None and loss.name != "sigmoid_focal_loss"
+    return Case(loss, x, (y.astype(dtype),), params, plain)
 
 
 def _rows(loss: Loss, dtype: np.dtype, rng: np.random.Generator, rows: int) -> Case:
@@ -135,9 +144,12 @@ def special(loss: Loss, dtype: np.dtype) -> Case:
     values = np.array([*sizes, *(-v for v in sizes), np.nan], dtype)
     params: dict[str, Any] = {p.name: p.default for p in loss.params}
     if loss.kind == "elementwise":
-        targets = np.array([0, 1], dtype) if loss.target == "unit" else values
-        x, y = (a.ravel() for a in np.meshgrid(values, targets))
-        return Case(loss, x, (y,), params)
+        targets = values if loss.target == "real" else np.array([0, 1], dtype)
+        predictions = values[DOMAINS[loss.input].valid(values)]
+        x, y = (a.ravel() for a in np.meshgrid(predictions, targets[DOMAINS[loss.target].valid(targets)]))
+        if loss.needs_third:
+            params[str(loss.third)] = np.full_like(x, 0.5)
+        return Case(loss, x, (y,), params, loss.sums is None and loss.name != "sigmoid_focal_loss")
     if loss.kind == "rows":
         # One special logit beside ordinary ones, and either of them right.
         x = np.tile(np.array([0.0, 1.0, -1.0], dtype), (2 * len(values), 1))

@@ -395,12 +395,16 @@ def _binary_slice(found: Found, x: np.ndarray, variants: bool) -> None:
 
 
 def _params(facts, random: bool, rng) -> dict[str, float]:
-    """The defaults; or parameters between 0 and 1 that every float type holds exactly, and the other flags."""
+    """The defaults; or parameters between 0 and 2 that every float type holds exactly."""
     if not random:
         # What would come from the data is given.
         return {p.name: p.default for p in facts.params if getattr(p, "derive", False)}
-    found = {p.name: rng.integers(1, 1025) / 1024 for p in facts.params if p.valid(0.375) and not p.flag}
-    return found | {p.name: bool(rng.integers(0, 2)) for p in facts.params if p.flag}
+    found = {}
+    for p in facts.params:
+        drawn = [v for v in (rng.integers(1, 2049, 32) / 1024).tolist() if p.valid(v)]
+        if p.flag or drawn:
+            found[p.name] = bool(rng.integers(0, 2)) if p.flag else drawn[0]
+    return found
 
 
 def _points(facts, dtype: str, rng, seed: int, share: float) -> tuple[np.ndarray, ...]:

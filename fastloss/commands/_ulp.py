@@ -127,7 +127,7 @@ _NUMBERS: dict[str, Any] = {
     "abs": abs,
     "drop_neg": lambda a: mpmath.mpf(1) if a > 12000 else -mpmath.expm1(-a),
     "exp": lambda x: mpmath.mpf(0) if x < -12000 else mpmath.mpf("inf") if x > 12000 else mpmath.exp(x),
-    "exp_sum": lambda x, lo: _NUMBERS["exp"](x if lo != lo else x + lo),
+    "exp_sum": lambda x, lo: _NUMBERS["exp"](x + lo if abs(x) < 12000 else x),
     "log": _log,
     "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
     "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
