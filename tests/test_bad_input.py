@@ -67,6 +67,8 @@ def wrong_arrays(name):
         for dtype in dtypes_refused(array, elements and i == 1):
             if i == 0 and dtype.startswith("float"):
                 continue  # the others must then follow it: they are named
+            if name == "cross_entropy" and i == 1 and dtype.startswith("float"):
+                continue  # a probability per class: then the shape is wrong
             with np.errstate(all="ignore"):
                 value = np.zeros(array.shape, dtype) if dtype[0] in "Ud" else array.astype(dtype)
             yield row(value, TypeError, str(value.dtype))
@@ -273,6 +275,8 @@ def table():
                 yield pytest.param(call, args, keywords, *row, id=f"grad_hess of {name}: {label}")
     for part in (wrong_arrays, options, parameters, own_options, values):
         for label, args, keywords, *row in part("cross_entropy"):
+            if label == "ignore_index=None":
+                continue  # there, nothing is ignored
             yield pytest.param(fl.cross_entropy_stats, args, keywords, *row, id=f"cross_entropy_stats: {label}")
     for label, args, keywords, *row in wrong_arrays("mse_loss"):
         yield pytest.param(fl.rmse_loss, args, keywords, *row, id=f"rmse_loss: {label}")
@@ -318,7 +322,8 @@ def test_bad_input(call, args, keywords, error, words):
 
 
 def test_every_public_function_is_in_the_table():
-    inside = {
+    inside = {  # losses of the kind "softmax" have a file of their own, test_softmax.py
+        *(name for name in LOSSES if LOSSES[name].kind == "softmax"),
         *LOSS_NAMES,
         "bce_with_logits",
         "cross_entropy_stats",

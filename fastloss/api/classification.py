@@ -245,8 +245,9 @@ def cross_entropy(
     0.753109126556
     """
     params = _CROSS_ENTROPY.check(label_smoothing)
-    if softcap is not None or class_mask is not None or z_loss != 0.0 or temperature != 1.0 or _soft.is_soft(target):
-        how = _soft.how(params[0], z_loss, softcap, temperature)
+    usual = type(z_loss) is type(temperature) is float and z_loss == 0.0 and temperature == 1.0
+    if not usual or softcap is not None or class_mask is not None or _soft.is_soft(target):
+        how = _soft.how(*params, z_loss, softcap, temperature)
         return _soft.run(
             input, target, how, weight, ignore_index, class_mask, None, sample_weight, mask, reduction, normalizer,
             grad, out, n_threads, backend,
