@@ -159,7 +159,7 @@ def half_squared_error(x, y):
     target="real",
     params=(derived(positive("norm", 1.0)),),
     kinks=lambda norm: (0.0,),
-    loss_ulp=1.0,
+    loss_ulp=1.5,
     grad_ulp=0.5,
 )
 def nmae_loss(x, y, norm):
@@ -194,7 +194,7 @@ def mape_loss(x, y, eps):
     return loss, grad, hess
 
 
-@elementwise(family="log", input="above_minus_one", target="above_minus_one", loss_ulp=4.0, grad_ulp=4.0)
+@elementwise(family="log", input="above_minus_one", target="above_minus_one", loss_ulp=7.0, grad_ulp=5.0)
 def msle_loss(x, y):
     # The logarithm of the ratio: the difference of two logarithms would cancel.
     low = x if x < y else y
@@ -209,7 +209,7 @@ def msle_loss(x, y):
     return loss, grad, hess
 
 
-@elementwise(family="distance", target="real", loss_ulp=4.0, grad_ulp=3.0)
+@elementwise(family="distance", target="real", loss_ulp=7.5, grad_ulp=3.0)
 def log_cosh_loss(x, y):
     r = x - y
     a = abs(r)
@@ -286,8 +286,8 @@ def gaussian_nll_loss(x, y, var, full, eps):
 @elementwise(
     family="count",
     target="positive",
-    loss_ulp=3.0,
-    grad_ulp=2.0,
+    loss_ulp=4.0,
+    grad_ulp=3.5,
     sums=lambda x, y, exp, log: (abs(x) + y * exp(-x), 1 + y * exp(-x)),
 )
 def gamma_nll_loss(x, y):
@@ -387,7 +387,7 @@ def asymmetric_huber_loss(x, y, delta, alpha, continuous):
     target="real",
     params=(between("quantile", 0.5, 0.0, 1.0), positive("delta", 1.0)),
     kinks=lambda quantile, delta: (-delta, 0.0, delta),
-    loss_ulp=3.0,
+    loss_ulp=3.5,
     grad_ulp=1.5,
 )
 def quantile_huber_loss(x, y, quantile, delta):
@@ -401,7 +401,7 @@ def quantile_huber_loss(x, y, quantile, delta):
     return loss, grad, hess
 
 
-@elementwise(family="distance", target="real", params=(positive("scale", 1.0),), loss_ulp=4.0, grad_ulp=3.0)
+@elementwise(family="distance", target="real", params=(positive("scale", 1.0),), loss_ulp=5.0, grad_ulp=4.0)
 def cauchy_loss(x, y, scale):
     r = x - y
     s = abs(r) / scale
