@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cases import ELEMENTWISE, Case, bits, param_sets
+from cases import ELEMENTWISE, LOSS_NAMES, Case, bits, param_sets
 
 import fastloss as fl
 from fastloss.registry import DOMAINS, LOSSES
@@ -111,7 +111,7 @@ def _dtypes(name):
 
 def entries(names=None):
     """Key, case and options of every call; the option ``hess`` asks for grad_hess."""
-    for name in names or LOSSES:
+    for name in names or LOSS_NAMES:
         for label, kind in _dtypes(name).items():
             for width in [1] if name in ELEMENTWISE else ROWS if LOSSES[name].kind == "rows" else [5]:
                 source, case = _case(name, kind, width)
