@@ -14,7 +14,7 @@ __all__ = ["HEADLINE", "MEMORY_SIZED", "WORKS", "Work"]
 
 _SHORT = {"binary_cross_entropy_with_logits": "bce", "cross_entropy": "ce", "td_loss": "td"}
 _LABELS = {"bce": "BCE with logits", "ce": "cross-entropy", "td": "TD (Huber, mask, weights)", "mse": "MSE", "l1": "L1"}
-_LABELS = ("unit", "binary", "sign")
+_LABELLED = ("unit", "binary", "sign")
 _SMALL = 1000  # elements below which the cost of the call itself is of interest
 MEMORY_SIZED = 10**6  # elements from which memory is of interest
 
@@ -84,10 +84,10 @@ def _arrays(work: Work) -> dict[str, np.ndarray]:
         return {"x": x, "y": rng.integers(0, work.shape[1], n)}
     if facts.kind == "elementwise":
         x = {"unit": 1 / (1 + np.exp(-x)), "above_minus_one": abs(x)}.get(facts.input, x).astype(work.dtype)
-        y = rng.integers(0, 2, n).astype(work.dtype) if facts.target in _LABELS else normal(n)
+        y = rng.integers(0, 2, n).astype(work.dtype) if facts.target in _LABELLED else normal(n)
         y = 2 * y - 1 if facts.target == "sign" else y
         third = {str(facts.third): abs(normal(n)) + 0.125} if facts.needs_third else {}
-        positive = facts.target not in (*_LABELS, "real")
+        positive = facts.target not in (*_LABELLED, "real")
         return {"x": x, "y": abs(y) + 0.125 if positive else y} | third
     # Replayed transitions: padding is masked, the rest weighted by priority.
     mask = rng.random(n) < 0.8

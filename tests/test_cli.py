@@ -15,7 +15,9 @@ import fastloss as fl
 from fastloss import _accumulate, cli
 from fastloss.registry import LOSSES
 
-ELEMENTWISE = [name for name, loss in LOSSES.items() if loss.pointwise]
+ELEMENTWISE = [
+    n for n, loss in LOSSES.items() if loss.pointwise and loss.input == "real" and loss.target in ("real", "unit")
+]
 
 
 # Other processes run in other folders, and must find the package that is tested here.

@@ -18,6 +18,8 @@ SHIFTS = st.integers(-(2**16), 2**16)
 SEEDS = st.integers(0, 2**31)
 # A relative tolerance for what is computed by two different ways in float64.
 CLOSE = {"rtol": 1e-13, "atol": 1e-14}
+# The norm of nmae_loss comes from all targets of a call.
+POINTWISE = [name for name in LOSS_NAMES if name != "nmae_loss"]
 
 
 def floats(elements):
@@ -73,7 +75,7 @@ def test_two_classes_are_a_binary_loss(backend, x, seed, smoothing):
     np.testing.assert_allclose(rows.grad[:, 0], -rows.grad[:, 1], **CLOSE)
 
 
-@pytest.mark.parametrize("name", LOSS_NAMES)
+@pytest.mark.parametrize("name", POINTWISE)
 @given(size=SIZES, seed=SEEDS, share=st.floats(0, 1))
 def test_a_mask_is_a_subset(name, backend, size, seed, share):
     case = build(name, "float64", (size,), seed=seed)
@@ -85,7 +87,7 @@ def test_a_mask_is_a_subset(name, backend, size, seed, share):
         assert not masked.grad[~kept].any()
 
 
-@pytest.mark.parametrize("name", LOSS_NAMES)
+@pytest.mark.parametrize("name", POINTWISE)
 @given(size=SIZES, seed=SEEDS)
 def test_an_integer_weight_is_a_repetition(name, backend, size, seed):
     case = build(name, "float64", (size,), seed=seed)
@@ -101,7 +103,7 @@ def test_an_integer_weight_is_a_repetition(name, backend, size, seed):
         np.testing.assert_allclose(a.grad[some], b.grad[first[some]] * scale, **CLOSE)
 
 
-@pytest.mark.parametrize("name", LOSS_NAMES)
+@pytest.mark.parametrize("name", POINTWISE)
 @given(size=SIZES, seed=SEEDS, cuts=st.lists(st.integers(0, 90), max_size=5))
 def test_chunks_add_up_with_a_normalizer(name, backend, size, seed, cuts):
     case = build(name, "float64", (size,), seed=seed)
@@ -151,7 +153,7 @@ def test_the_order_of_classes_is_a_name_only(name, backend, width, rows, seed):
         np.testing.assert_allclose(a.grad[:, order], b.grad, **CLOSE)
 
 
-@pytest.mark.parametrize("name", LOSS_NAMES)
+@pytest.mark.parametrize("name", POINTWISE)
 @given(size=SIZES, seed=SEEDS)
 def test_the_order_of_entries_moves_gradients_along(name, compiled, dtype, size, seed):
     case = build(name, dtype, (size,), seed=seed)
