@@ -15,9 +15,8 @@ import fastloss as fl
 from fastloss import _accumulate, cli
 from fastloss.registry import LOSSES
 
-ELEMENTWISE = [
-    n for n, loss in LOSSES.items() if loss.pointwise and loss.input == "real" and loss.target in ("real", "unit")
-]
+POINTWISE = [loss for loss in LOSSES.values() if loss.pointwise and loss.input == "real"]
+ELEMENTWISE = [loss.name for loss in POINTWISE if loss.target in ("real", "unit")]
 
 
 # Other processes run in other folders, and must find the package that is tested here.
