@@ -172,6 +172,8 @@ def parameters(name):
             for v in (-0.5, 0.0, 1.5, -np.inf, np.inf, np.nan, 1e-300, 2**5000)
             if not (v < 2**2000 and param.valid(v))
         ]
+        if param.derive:
+            bad = [v for v in bad if v == v]  # what is derived from no target is NaN
         assert len(bad) >= 3
         for value in bad:
             words = [param.name, param.domain, "got"]
@@ -280,6 +282,11 @@ def table():
             yield pytest.param(fl.cross_entropy_stats, args, keywords, *row, id=f"cross_entropy_stats: {label}")
     for label, args, keywords, *row in wrong_arrays("mse_loss"):
         yield pytest.param(fl.rmse_loss, args, keywords, *row, id=f"rmse_loss: {label}")
+    for call in (fl.dice_loss, fl.tversky_loss):
+        for part in (wrong_arrays, values):
+            for label, args, keywords, *row in part("binary_cross_entropy"):
+                if part is wrong_arrays or label.startswith("target"):  # predictions may be any number there
+                    yield pytest.param(call, args, keywords, *row, id=f"{call.__name__}: {label}")
     case, _ = good("mse_loss")
     for value in ("sum", "none", None, np.array(["mean", "sum"])):
         words = ["reduction", "'mean'", "'weighted_mean'", repr(value)]
@@ -327,6 +334,8 @@ def test_every_public_function_is_in_the_table():
         *LOSS_NAMES,
         "bce_with_logits",
         "cross_entropy_stats",
+        "dice_loss",
+        "tversky_loss",
         "rmse_loss",
         "grad_hess",
         "set_num_threads",
