@@ -277,9 +277,10 @@ def gaussian_nll_loss(x, y, var, full, eps):
     loss = fma(0.5 * r, w, 0.5 * log(v))
     loss = loss + 0.9189385332046727 if full > 0.0 else loss
     grad = w
-    hess = 1.0 / v
+    precision = 1.0 / v
+    hess = precision if r == r else r
     # Not zeroed where var is below eps, as in PyTorch.
-    by_var = fma(-0.5 * w, w, 0.5 * hess)
+    by_var = fma(-0.5 * w, w, 0.5 * precision)
     return loss, grad, hess, by_var
 
 

@@ -7,6 +7,8 @@ over speed. Every function returns values per entry, neither weighted nor reduce
 
 import numpy as np
 
+from ._how import FOCAL, JENSEN_SHANNON, KINDS, LOG_PROBS, LOGITS, POLY, How
+
 
 @np.errstate(all="ignore")
 def binary_cross_entropy_with_logits(x, y, pos_weight=1.0, label_smoothing=0.0):
@@ -546,8 +548,6 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
     loss, grad, lse, entropy, top : ndarray
         Shapes (n,), (n, C), (n,), (n,), (n,).
     """
-    from ._how import FOCAL, JENSEN_SHANNON, LOG_PROBS, LOGITS, POLY
-
     x = _floats(x)
     n, classes = x.shape
     rows = np.arange(n)
@@ -567,7 +567,6 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
         logp = x if how.input_kind == LOG_PROBS else np.log(x)
         p = np.exp(x) if how.input_kind == LOG_PROBS else x
         top, lse, others = x.argmax(axis=1), np.zeros(n), 1 - p
-    logp = np.where(p == 0, -np.inf, logp)
     entropy = -_times(p, logp).sum(axis=1)
 
     w = np.zeros(x.shape)
@@ -621,6 +620,45 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
         if how.entropy:
             grad[rows, index] += how.entropy * _times(p, logp + entropy[:, None])[rows, index]
     return loss, np.where(bend == 0, 0.0, grad * bend), lse, entropy, top
+
+
+def softmax_focal_loss(x, target, weight=None, ignore_index=-100, gamma=2.0):
+    """``-w (1 - p)^gamma log p`` of the target's probability p. Lin et al. 2017."""
+    return _of_a_class(x, target, ignore_index, how=How(form=FOCAL, params=(gamma,)), weight=weight)
+
+
+def poly_loss(x, target, weight=None, ignore_index=-100, epsilon=1.0, label_smoothing=0.0):
+    """Cross-entropy plus ``sum of epsilon_i (1 - p)^i / i``. Leng et al. 2022."""
+    params = tuple(np.atleast_1d(epsilon))
+    how = How(form=POLY, params=params, smoothing=label_smoothing)
+    return _of_a_class(x, target, ignore_index, how=how, weight=weight)
+
+
+def kl_div(x, y, input_kind="logits", target_kind="probs", temperature=1.0):
+    """``sum of q log(q / p)``."""
+    kinds = {"input_kind": KINDS[input_kind], "kind": KINDS[target_kind]}
+    return softmax_loss(x, shares=y, how=How(**kinds, temperature=temperature, divergence=True))[:2]
+
+
+def js_div(x, y, input_kind="logits", target_kind="probs", temperature=1.0):
+    """``sum of p log(p / m) / 2 + q log(q / m) / 2`` with m the mean of p and q."""
+    kinds = {"input_kind": KINDS[input_kind], "kind": KINDS[target_kind]}
+    return softmax_loss(x, shares=y, how=How(**kinds, temperature=temperature, form=JENSEN_SHANNON))[:2]
+
+
+def policy_gradient_loss(logits, actions, advantages, entropy_coef=0.0, action_mask=None):
+    """``-advantage log pi(action) - entropy_coef H(pi)``. Williams 1992."""
+    return softmax_loss(
+        logits, actions, how=How(entropy=entropy_coef), legal=action_mask, factor=advantages
+    )[:2]  # fmt: skip
+
+
+def _of_a_class(x, target, ignore_index, how, weight):
+    """Loss and gradient where the target is a class, 0 where it is the one to ignore."""
+    target = np.asarray(target)
+    kept = target != ignore_index
+    loss, grad, *_ = softmax_loss(x, _indices(target, np.shape(x)[-1], kept), how=how, weight=weight)
+    return np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0)
 
 
 def _log_softmax(z):

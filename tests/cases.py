@@ -14,9 +14,11 @@ from fastloss.registry import LOSSES
 BACKENDS = tuple(os.environ.get("FASTLOSS_TEST_BACKENDS", "cython,numba,numpy").split(","))
 COMPILED = tuple(name for name in BACKENDS if name != "numpy")
 FLOATS = ("float32", "float64")
-LOSS_NAMES = tuple(name for name, facts in LOSSES.items() if facts.kind != "softmax")  # those: test_softmax.py
+LOSS_NAMES = tuple(LOSSES)
 ELEMENTWISE = tuple(name for name, facts in LOSSES.items() if facts.kind == "elementwise")
 ROWS = tuple(name for name, facts in LOSSES.items() if facts.kind == "rows")
+SOFTMAX = tuple(name for name, facts in LOSSES.items() if facts.kind == "softmax")
+INDEXED = tuple(name for name, facts in LOSSES.items() if facts.target in ("class", "action"))
 # Binary losses of a logit with targets between 0 and 1.
 UNIT = tuple(name for name, facts in LOSSES.items() if facts.target == "unit" and facts.family == "logit")
 # Piecewise linear: the true second derivative is 0, what stands in its place is a convention.
@@ -26,7 +28,10 @@ DRIVERS = (
     "binary_cross_entropy_with_logits",
     "huber_loss",
     "gaussian_nll_loss",
-    *(name for name, facts in LOSSES.items() if facts.kind != "elementwise"),
+    "poly_loss",
+    "kl_div",
+    "policy_gradient_loss",
+    *(name for name in LOSS_NAMES if LOSSES[name].kind in ("rows", "gather")),
 )
 
 # Exact in every float type, so that a reference in float64 sees the parameter the kernel sees.
@@ -83,7 +88,8 @@ class Case:
 
 
 def numbers(name, params) -> tuple[float, ...]:
-    return LOSSES[name].parse({k: v for k, v in params.items() if not isinstance(v, np.ndarray)})
+    own = {p.name for p in LOSSES[name].params}
+    return LOSSES[name].parse({k: v for k, v in params.items() if k in own and not isinstance(v, np.ndarray)})
 
 
 def position(name, x, y):
@@ -137,6 +143,14 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
     if facts.kind == "rows":
         x = normal((*shape, width))
         return Case(name, (-np.abs(x) if facts.family == "log-probability" else x, index), params)
+    if facts.kind == "softmax":
+        x = normal((*shape, width))
+        if facts.target == "distribution":
+            e = np.exp2(normal((*shape, width)).astype(np.float64))
+            return Case(name, (x, (e / e.sum(axis=-1, keepdims=True)).astype(dtype)), params)
+        if "action_mask" in params:  # what was done is legal
+            params = params | {"action_mask": params["action_mask"] | (index[..., None] == np.arange(width))}
+        return Case(name, (x, index, *([normal(shape)] if facts.target == "action" else [])), params)
     q, next_q = normal((*shape, width)), normal((*shape, width))
     return Case(name, (q, index, normal(shape), next_q, rng.random(shape) < 0.3), params)
 
@@ -163,7 +177,11 @@ def extras(name, dtype, shape=(67,), width=5, seed=0) -> list[dict]:
         return [{"pos_weight": rng.choice([0.5, 1.0, 2.5], shape).astype(dtype), "label_smoothing": 0.375}]
     if name == "binary_poly_loss":
         return [{"epsilon": (0.5, -0.25, 0.0, 1.0, 2.0, 0.125)}]
-    if name in ROWS:
+    if name == "policy_gradient_loss":
+        return [{"entropy_coef": 0.375, "action_mask": rng.random((*shape, width)) < 0.7}]
+    if LOSSES[name].target == "distribution":
+        return [{"target_kind": "logits", "temperature": 2.5}]
+    if LOSSES[name].target == "class":
         weight = rng.choice([0.5, 1.0, 2.0], width)
         middle, last = param_sets(name)[1:2] or [{}], param_sets(name)[-1:]
         return [

@@ -73,14 +73,16 @@ def _case(name, dtype, width):
         return source, Case(name, (x, target), third)
     n = ROWS[width]
     x, index = source.values((n, width), dtype), source.integers(n, width)
-    if facts.kind == "rows":
-        return source, Case(name, (x, index))
+    if facts.kind in ("rows", "softmax"):
+        if facts.target == "distribution":
+            return source, Case(name, (x, source.units((n, width), dtype)))
+        return source, Case(name, (x, index, *([source.values(n, dtype)] if facts.target == "action" else [])))
     return source, Case(name, (x, index, source.values(n, dtype), source.values((n, width), dtype), source.flags(n)))
 
 
 def _params(name, dtype, width, source):
     """Keyword arguments of a loss: none, and many at once."""
-    if LOSSES[name].kind == "rows":
+    if LOSSES[name].target == "class":
         weight, other = source.integers(width, 9) / 4, (param_sets(name)[1:2] or [{}])[0]
         return [{}, {"weight": weight, "ignore_index": 1, **other}]
     if name == "td_loss":
@@ -113,9 +115,9 @@ def entries(names=None):
     """Key, case and options of every call; the option ``hess`` asks for grad_hess."""
     for name in names or LOSS_NAMES:
         for label, kind in _dtypes(name).items():
-            for width in [1] if name in ELEMENTWISE else ROWS if LOSSES[name].kind == "rows" else [5]:
+            for width in [1] if name in ELEMENTWISE else [5] if LOSSES[name].kind == "gather" else ROWS:
                 source, case = _case(name, kind, width)
-                shape, size = case.shape, f" {width}" if LOSSES[name].kind == "rows" else ""
+                shape, size = case.shape, f" {width}" if LOSSES[name].kind in ("rows", "softmax") else ""
                 full = {"sample_weight": source.integers(shape, 9) / 4.0, "mask": source.flags(shape)}
                 for number, params in enumerate(_params(name, kind, width, source)):
                     key, each = f"{name} {label}{size} {number}", case.with_params(**params)

@@ -19,7 +19,7 @@ def entries(case, kept):
     """Loss, gradient and weight in a mean of each entry, zero where not kept, and what comes last in a result."""
     flat = case.each(lambda a: a.reshape((-1, *a.shape[len(case.shape) :])))
     kept, x = kept.reshape(-1).copy(), flat.args[0]
-    if case.facts.kind == "rows":
+    if case.facts.target == "class":
         kept &= flat.args[1] != case.params.get("ignore_index", -100)
     loss, grad, counted, last = np.zeros(len(x)), np.zeros(x.shape), np.zeros(len(x)), np.zeros(len(x))
     counted[kept] = 1.0

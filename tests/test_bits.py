@@ -116,7 +116,7 @@ def chunks(total, granularity, seed):
 @pytest.mark.parametrize("name", CHUNKABLE)
 @pytest.mark.parametrize("shape", [(30_000,), (2_000, 6), (50, 4, 500)])
 def test_any_chunking_gives_the_bits_of_a_single_call(name, backend, shape):
-    for case in variants(name, "float32", shape, 3):
+    for case in [case for case in variants(name, "float32", shape, 3) if not case.third]:
         weight, kept = weights(shape), keep(shape)
         whole = case(backend, sample_weight=weight, mask=kept, reduction="sum", grad=False).loss
         mean = case(backend, sample_weight=weight, mask=kept, grad=False).loss
@@ -139,7 +139,7 @@ def _sum_of_chunks(name, shape, backend, params, pieces):
 @pytest.mark.parametrize("name", CHUNKABLE)
 def test_any_order_of_merging_on_any_processes_gives_the_bits_of_a_single_call(name, backend, spawned):
     shape = (30_000,)
-    case = variants(name, "float32", shape, 3)[-1]
+    case = [case for case in variants(name, "float32", shape, 3) if not case.third][-1]
     weight, kept = weights(shape), keep(shape)
     options = {"sample_weight": weight, "mask": kept, "grad": False}
     whole = case(backend, reduction="sum", **options).loss, case(backend, **options).loss

@@ -18,7 +18,7 @@ HEAD = f"""
     import ml_dtypes
     import numpy as np
     import fastloss as fl
-    from cases import ROWS, build, keep, param_sets, weights
+    from cases import LOSS_NAMES, ROWS, build, keep, param_sets, weights
     from fastloss.registry import LOSSES
     from guard import guarded, just_outside
     faulthandler.enable()
@@ -66,7 +66,7 @@ CALLS = """
     def losses(dtype):
         # Numba compiles for every pair of dtypes: of half precision, one loss of each kind.
         few = ("binary_cross_entropy_with_logits", "cross_entropy", "td_loss", *(ROWS if backend == "cython" else ()))
-        return {"float16": few, "bfloat16": few[:1]}.get(dtype, LOSSES)
+        return {"float16": few, "bfloat16": few[:1]}.get(dtype, LOSS_NAMES)
 
     for label in dtypes:
         dtype = np.dtype(getattr(ml_dtypes, label, label))

@@ -39,7 +39,10 @@ def test_common_parameters_are_the_same_everywhere(loss):
         assert parameters[name].default == default, name
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
     positional = [n for n, p in parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    expected = ["q", "actions", "rewards", "next_q", "terminated"] if loss == "td_loss" else ["input", "target"]
+    expected = {
+        "td_loss": ["q", "actions", "rewards", "next_q", "terminated"],
+        "policy_gradient_loss": ["logits", "actions", "advantages"],
+    }.get(loss, ["input", "target"])
     expected += [LOSSES[loss].third] if LOSSES[loss].needs_third else []
     assert positional == expected
     annotations = {name: p.annotation for name, p in parameters.items() if name in COMMON}
@@ -78,7 +81,8 @@ def test_losses_are_numbered_without_gaps():
             assert (LOOPS[facts.index].third is None) == (not facts.needs_third)
             assert LOOPS[facts.third_index].third == facts.third
     for facts in LOSSES.values():
-        assert facts.target in {"elementwise": (*DOMAINS,), "rows": ("class",), "gather": ("action",)}[facts.kind]
+        assert facts.target in {"elementwise": (*DOMAINS,), "gather": ("action",), "rows": ("class",),
+                                "softmax": ("class", "distribution", "action")}[facts.kind]  # fmt: skip
         assert 0 < facts.loss_ulp < 10
         assert 0 < facts.grad_ulp < 10
         assert all(param.valid(param.default) for param in facts.params)

@@ -146,8 +146,6 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
         if start <= out.top < start + n:
             e[out.top - start] = <real>0.0
         add_exponentials(sums, e, n)
-        if start <= out.top < start + n:
-            e[out.top - start] = <real>out.unit
     out.s = total(sums) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
     out.log = log1p_f64(out.s)
 
@@ -163,12 +161,12 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         if several:
             prepare(job, False, at, i * job.legal_step + start, n, own.infinite, l, <real*>NULL)
             exp_chunk(l, <real>own.m, e, n)
-            if start <= own.top < start + n:
-                e[own.top - start] = <real>own.unit
         factor = 1.0 / (own.unit * (1.0 + own.s))
         for k in range(n):
             p[k] = <double>e[k] * factor
             c[k] = (own.m - <double>l[k]) + own.log
+        if start <= own.top < start + n:
+            p[own.top - start] = 1.0 / (1.0 + own.s)    # the unit may be no float32
     else:
         load(row.entries.code, row.x, at, l, n)
         if job.input_kind == LOG_PROBS:
@@ -186,12 +184,12 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         if several:
             prepare(job, True, at, 0, n, other.infinite, t, <real*>NULL)
             exp_chunk(t, <real>other.m, f, n)
-            if start <= other.top < start + n:
-                f[other.top - start] = <real>other.unit
         factor = 1.0 / (other.unit * (1.0 + other.s))
         for k in range(n):
             w[k] = <double>f[k] * factor
             h[k] = (<double>t[k] - other.m) - other.log
+        if start <= other.top < start + n:
+            w[other.top - start] = 1.0 / (1.0 + other.s)
     else:
         load(row.entries.code, job.shares, at, t, n)
         if job.kind == LOG_PROBS:
@@ -294,7 +292,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double lanes[3 * LANES]
     cdef Sum own, other
     cdef real x_y = <real>0.0
-    cdef double gap, c_y, p_y, q_y, u = 0.0, slope = 1.0, g_y = 0.0, value = 0.0, lse = 0.0, scale, factor, d
+    cdef double gap, c_y, p_y, q_y, u = 0.0, slope = 1.0, g_y = 0.0, value = 0.0, lse = 0.0, pull = 0.0, scale, factor, d
     cdef double spread = spread_of(job, i), mass = 0.0, entropy = 0.0, drift = 0.0, more = job.entropy
     cdef bint index = row.target != NULL, soft = job.shares != NULL, smooth = index and row.smoothing != 0.0
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
@@ -305,6 +303,8 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         lse = own.m + own.log
         if own.infinite and own.m == own.m:
             lse = INFINITY
+    if job.z_loss != 0.0:
+        pull = 2.0 * job.z_loss * lse
     if soft and job.kind == LOGITS:
         sum_row(job, True, i, &other, t, f)
     if soft or smooth or entropic:
@@ -342,7 +342,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         value = own_term(job, c_y, p_y, q_y, &slope)
         value = u * value if u != 0.0 else 0.0
         u = u * slope
-        g_y = p_y * (mass + 2.0 * job.z_loss * lse) - (u * q_y + spread * class_weight_of(row, y))
+        g_y = p_y * (mass + pull) - (u * q_y + spread * class_weight_of(row, y))
         if more != 0.0:
             g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
         g_y = g_y * <double>derivative[0] if derivative[0] != <real>0.0 else 0.0
@@ -360,12 +360,13 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if row.grad == NULL and not (soft or smooth):
         return value * weight
     scale = row.entries.scale * weight
-    factor = u + mass + 2.0 * job.z_loss * lse
+    factor = u + mass + pull
     clear_lanes(lanes)
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
+        if c > CHUNK or not (soft or smooth or entropic):
+            terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
         if jensen:
             for k in range(n):
                 v[k] = (p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0) + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0)

@@ -211,8 +211,6 @@ def sum_row(job, teacher, i, logits, e):
         if start <= top < start + n:
             e[top - start] = real(0.0)
         add_exponentials(e, sums, n)
-        if start <= top < start + n:
-            e[top - start] = real(unit)
     s = total(sums) / unit + (np.float64(m) - np.float64(m))  # NaN without a finite maximum, even of one class
     return Sum(np.float64(m), unit, s, log1p_f64(s), top, infinite)
 
@@ -223,8 +221,6 @@ def probabilities(job, teacher, at, legal, start, n, found, logits, e):
     if job.classes > CHUNK:
         prepare(job, teacher, at, legal, n, found.infinite, logits, logits, False)
         exp_chunk(logits, job.like.dtype.type(found.m), e, n)
-        if start <= found.top < start + n:
-            e[found.top - start] = job.like.dtype.type(found.unit)
     return 1.0 / (found.unit * (1.0 + found.s))
 
 
@@ -241,6 +237,8 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             p[k] = np.float64(e[k]) * factor
             c[k] = (own.m - np.float64(l[k])) + own.log
+        if start <= own.top < start + n:
+            p[own.top - start] = 1.0 / (1.0 + own.s)  # the unit may be no float32
     elif job.input_kind == LOG_PROBS:
         for k in range(n):
             v = np.float64(value_at(x, k, job.like))
@@ -259,6 +257,8 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             w[k] = np.float64(f[k]) * factor
             h[k] = (np.float64(t[k]) - other.m) - other.log
+        if start <= other.top < start + n:
+            w[other.top - start] = 1.0 / (1.0 + other.s)
     elif job.kind == LOG_PROBS:
         for k in range(n):
             v = np.float64(value_at(shares, k, job.like))
@@ -367,6 +367,7 @@ def soft_row(job, i, y, weight):
     own = other = Sum(0.0, 1.0, 0.0, 0.0, 0, False)
     u, slope, g_y, value, lse = 0.0, 1.0, 0.0, 0.0, 0.0
     spread, mass, entropy, drift, more = spread_of(job, i), 0.0, 0.0, 0.0, job.entropy
+    pull = 0.0
     shared = job.soft or job.smoothing != 0.0
     jensen, entropic = job.form == JENSEN_SHANNON, more != 0.0 or job.extras
     logits = job.input_kind == LOGITS
@@ -376,6 +377,8 @@ def soft_row(job, i, y, weight):
         lse = own.m + own.log
         if own.infinite and own.m == own.m:
             lse = INFINITY
+    if job.z_loss != 0.0:
+        pull = 2.0 * job.z_loss * lse
     if job.soft and job.kind == LOGITS:
         other = sum_row(job, True, i, a.t, a.f)
     if shared or entropic:
@@ -413,7 +416,7 @@ def soft_row(job, i, y, weight):
         value, slope = own_term(job, c_y, p_y, q_y)
         value = u * value if u != 0.0 else 0.0
         u = u * slope
-        g_y = p_y * (mass + 2.0 * job.z_loss * lse) - (u * q_y + spread * weight_of(job, y))
+        g_y = p_y * (mass + pull) - (u * q_y + spread * weight_of(job, y))
         if more != 0.0:
             g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
         g_y = g_y * derivative if derivative != 0.0 else 0.0
@@ -427,11 +430,12 @@ def soft_row(job, i, y, weight):
     if not (job.differentiated or shared):
         return value * weight, bad
     scale = job.scale * weight
-    factor = u + mass + 2.0 * job.z_loss * lse
+    factor = u + mass + pull
     clear(lanes)
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
-        terms(job, i, start, n, own, other, spread, a)
+        if c > CHUNK or not (shared or entropic):
+            terms(job, i, start, n, own, other, spread, a)
         if jensen:
             for k in range(n):
                 mine = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0

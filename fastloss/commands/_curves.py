@@ -39,6 +39,8 @@ _TARGETS: dict[str, tuple[float, ...]] = {
     "unit": (0.0, 1.0),
     "binary": (0.0, 1.0),
     "class": (0.0, 1.0),
+    "distribution": (0.25, 0.75, 1.0),
+    "action": (-1.0, 1.0),
     "sign": (-1.0, 1.0),
     "above_minus_one": (0.0, 1.0, 3.0),
     "non_negative": (0.0, 1.0, 3.0),
@@ -188,4 +190,24 @@ def _one_entry(loss: Loss, params: dict[str, Any], target: None, x: np.ndarray) 
     return values, grad, hess if curved else None
 
 
-_CALLS: dict[str, Callable[..., _Triple]] = {"elementwise": _elementwise, "rows": _rows, "gather": _gather}
+def _softmax(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -> _Triple:
+    if loss.target == "class":
+        return _rows(loss, params, target, x)
+    logits = np.zeros((len(x), _CLASSES))
+    logits[:, 0] = x
+    if loss.target == "action":  # the action taken is this one, the target its advantage
+        others = [np.zeros(len(x), int), np.full(len(x), target)]
+    else:  # the target is this class's share, the others have equal ones of the rest
+        shares = np.full(logits.shape, (1 - target) / (_CLASSES - 1))
+        shares[:, 0] = target
+        others = [shares]
+    values, grad, *_ = getattr(fl, loss.name)(logits, *others, reduction="none", **params)
+    return values, grad[:, 0], None
+
+
+_CALLS: dict[str, Callable[..., _Triple]] = {
+    "elementwise": _elementwise,
+    "rows": _rows,
+    "softmax": _softmax,
+    "gather": _gather,
+}

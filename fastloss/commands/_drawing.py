@@ -225,6 +225,10 @@ def _label(curve: Curve, varied: set[str], curves: Sequence[Curve]) -> str:
 def _target(curve: Curve) -> str:
     if curve.loss.target == "class":
         return "target: this class" if curve.target == 0 else "target: another class"
+    if curve.loss.target == "distribution":
+        return f"target: share {curve.target:g}"
+    if curve.loss.target == "action":
+        return f"advantage {curve.target:g}"
     return f"target {curve.target:g}"
 
 
