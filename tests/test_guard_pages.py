@@ -32,7 +32,8 @@ CALLS = """
         if kind == "elementwise":
             return [(n, 1) for n in (*tails, 128, 129, *(4096 + tail for tail in tails[1:]))]
         few = [(n, 5) for n in (*tails, 128, 129, 819, 820, 883)] + [(3, width) for width in tails[1:]]
-        return few + [(2, 1024 + tail) for tail in tails] + [(1, 4096 + tail) for tail in (0, 1, 7, 8, 31, 32, 33)]
+        chunks = [(2, 1024 + tail) for tail in tails[:: 1 if kind == "rows" else 7]]
+        return few + chunks + [(1, 4096 + tail) for tail in (0, 1, 7, 8, 31, 32, 33)]
 
     def guard(value):
         return value.copy() if isinstance(value, np.ndarray) else value
@@ -44,14 +45,16 @@ CALLS = """
     def calls(name, dtype, n, width):
         case = build(name, dtype, (n,), width)
         full = {"sample_weight": weights((n,)), "mask": keep((n,))}
-        if name in ROWS:
+        if case.facts.target == "class":
             other = case.with_params(weight=np.arange(width) % 3.0, ignore_index=0, **param_sets(name)[-1])
         elif name == "td_loss":
             legal = np.arange(n * width).reshape(n, width) % 3 > 0
             other = case.with_params(next_q_online=case.args[0], next_action_mask=legal)
+        elif case.facts.kind == "softmax":
+            other = case.with_params(**param_sets(name)[-1])
         else:
             # Numba would compile for every pair of dtypes.
-            other = case.with_args(case.args[0], case.args[1].astype("int8")) if backend == "cython" else case
+            other = case.with_args(case.args[0], np.ceil(case.args[1]).astype("int8")) if backend == "cython" else case
         for ends in (False, True):
             with guarded(ends):
                 call(case)
@@ -60,8 +63,9 @@ CALLS = """
                 call(other, out=np.empty(case.args[0].shape, case.args[0].dtype), **full)
                 if case.facts.kind == "elementwise":
                     x, y = map(guard, case.args)
-                    fl.grad_hess(getattr(fl, name), x, y, backend=backend)
-                    fl.grad_hess(getattr(fl, name), x, y, backend=backend, **full)
+                    own = {key: guard(value) for key, value in case.params.items()}
+                    fl.grad_hess(getattr(fl, name), x, y, backend=backend, **own)
+                    fl.grad_hess(getattr(fl, name), x, y, backend=backend, **own, **full)
 
     def losses(dtype):
         # Numba compiles for every pair of dtypes: of half precision, one loss of each kind.

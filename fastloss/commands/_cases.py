@@ -11,7 +11,7 @@ import numpy as np
 import fastloss as fl
 
 from .. import reference
-from ..registry import DOMAINS, LOSSES, Loss
+from ..registry import DOMAINS, Loss
 
 # Exact in float32 and different from every default, so that an ignored parameter is noticed.
 _LABELS = ("unit", "binary", "sign")
@@ -147,7 +147,12 @@ def _td_variants(case: Case, rng: np.random.Generator) -> list[dict[str, Any]]:
     return [{"loss": form, **arrays} for form in ("huber", "mse", "smooth_l1")]
 
 
-_MAKERS: dict[str, Callable[..., Case]] = {"elementwise": _elementwise, "rows": _rows, "softmax": _softmax, "td_loss": _td}
+_MAKERS: dict[str, Callable[..., Case]] = {
+    "elementwise": _elementwise,
+    "rows": _rows,
+    "softmax": _softmax,
+    "td_loss": _td,
+}
 
 
 def special(loss: Loss, dtype: np.dtype) -> Case:
@@ -189,4 +194,3 @@ def _special_td(loss: Loss, dtype: np.dtype, values: np.ndarray) -> Case:
     next_q[3 * n :], terminated[3 * n :] = values[:, None], True
     others = (np.zeros(4 * n, int), np.ones(4 * n, dtype), next_q, terminated)
     return Case(loss, q, others, {"gamma": 0.5, "delta": 1.0, "next_action_mask": legal})
-

@@ -196,7 +196,7 @@ def _softmax(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -
     logits = np.zeros((len(x), _CLASSES))
     logits[:, 0] = x
     if loss.target == "action":  # the action taken is this one, the target its advantage
-        others = [np.zeros(len(x), int), np.full(len(x), target)]
+        others: list[np.ndarray] = [np.zeros(len(x), int), np.full(len(x), target)]
     else:  # the target is this class's share, the others have equal ones of the rest
         shares = np.full(logits.shape, (1 - target) / (_CLASSES - 1))
         shares[:, 0] = target
