@@ -127,7 +127,7 @@ def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scal
 @np.errstate(all="ignore")
 def softmax(
     x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse,
-    entropies, top, partials, threads,
+    entropies, top, hess, partials, threads,
 ):  # fmt: skip
     """Compute a softmax loss of `reference.softmax_loss`; other arguments as in `rows`, whether one is bad returned."""
     (n, classes), bad = x.shape, False
@@ -145,14 +145,16 @@ def softmax(
         weights = _spread(weight, part, n, 1.0)[used]
         arrays = [None if a is None else a[part][used] for a in (x, target, shares, legal, factor)]
         found = [np.zeros(len(used)), np.zeros((len(used), classes)), *np.zeros((2, len(used))), np.full(len(used), -1)]
+        found.append(np.zeros((len(used), classes)))
         if used.any():
             own = reference.softmax_loss(*arrays[:3], how, class_weight, *arrays[3:])
             for values, value in zip(found, own, strict=True):
                 values[used] = value
             found[0][used] *= weights
-            found[1][used] *= weights[:, None] * scale
+            for slopes in (found[1], found[5]):
+                slopes[used] *= weights[:, None] * scale
         _store_sums(partials, part, block, found[0])
-        for array, values in zip((losses, grad, lse, entropies, top), found, strict=True):
+        for array, values in zip((losses, grad, lse, entropies, top, hess), found, strict=True):
             _store(array, part, values)
     return bad
 

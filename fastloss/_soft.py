@@ -89,8 +89,8 @@ def run(
     partials = np.empty(blocks_of(n, block_rows(classes)))
     bad = engine.softmax(
         x.reshape(rows), t, shares, how, class_weight, ignore, legal, factor, row_weight, kept, _run._scale(divisor),
-        buffers.flat(buffers.losses), buffers.flat(buffers.grad, rows), *(extras or (None, None, None)), partials,
-        _threads.choose(n_threads, x.size, engine.GRAIN),
+        buffers.flat(buffers.losses), buffers.flat(buffers.grad, rows), *(extras or (None, None, None)),
+        None if hess is None else hess.reshape(rows), partials, _threads.choose(n_threads, x.size, engine.GRAIN),
     )  # fmt: skip
     if bad:
         if t is None:

@@ -545,20 +545,21 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
 
     Returns
     -------
-    loss, grad, lse, entropy, top : ndarray
-        Shapes (n,), (n, C), (n,), (n,), (n,).
+    loss, grad, lse, entropy, top, hess : ndarray
+        Shapes (n,), (n, C), (n,), (n,), (n,), (n, C); the last one is the diagonal of each row's second derivatives.
     """
     x = _floats(x)
     n, classes = x.shape
     rows = np.arange(n)
     legal = np.broadcast_to(True if legal is None else legal, x.shape)
     weight = np.ones(classes) if weight is None else _floats(weight)
-    bend = np.ones(x.shape)
+    bend, second = np.ones(x.shape), np.zeros(x.shape)
     if how.input_kind == LOGITS:
         capped = x
         if how.softcap:
             capped = how.softcap * np.tanh(x / how.softcap)
             bend = 1 / np.cosh(np.minimum(np.abs(x / how.softcap), 500)) ** 2
+            second = np.where(legal, -2 * capped / how.softcap**2 * bend / how.temperature, 0.0)
         bend = np.where(legal, bend / how.temperature, 0.0)
         logp, top, lse = _log_softmax(np.where(legal, capped / how.temperature, -np.inf))
         p = np.exp(logp)
@@ -584,42 +585,61 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
         u = np.where(p > 0, logp - middle, 0.0)
         loss = (_times(p, u) + _times(w, np.where(w > 0, np.log(w) - middle, 0.0))).sum(axis=1) / 2
         if how.input_kind == LOGITS:
-            grad = p * (u - _times(p, u).sum(axis=1, keepdims=True)) / 2 * bend
-        else:
-            grad = (p * u if how.input_kind == LOG_PROBS else logp - middle) / 2
-        return loss, grad, lse, entropy, top
+            u = u - _times(p, u).sum(axis=1, keepdims=True)
+            share = np.where(w > 0, w / (p + w), 0.0)
+            mean = (p * share).sum(axis=1, keepdims=True)
+            hess = _times(p, (1 - 2 * p) * (u + share) + p * mean) / 2
+            return loss, _times(p, u) / 2 * bend, lse, entropy, top, hess * bend**2 + p * u / 2 * second
+        share = np.where(w > 0, w / (p + w), 0.0)
+        if how.input_kind == LOG_PROBS:
+            return loss, p * u / 2, lse, entropy, top, _times(p, u + share) / 2
+        return loss, (logp - middle) / 2, lse, entropy, top, np.where(share > 0, share / p, 0.0) / 2
     loss = -_times(w, logp).sum(axis=1)
     if how.divergence:
         loss = _times(w, np.where(w > 0, np.log(w), 0.0) - logp).sum(axis=1)
     if how.input_kind != LOGITS:
-        return loss, np.where(w == 0, 0.0, -w if how.input_kind == LOG_PROBS else -w / p), lse, entropy, top
+        if how.input_kind == LOG_PROBS:
+            return loss, np.where(w == 0, 0.0, -w), lse, entropy, top, np.zeros(x.shape)
+        return loss, np.where(w == 0, 0.0, -w / p), lse, entropy, top, np.where(w == 0, 0.0, w / p**2)
     mass = w.sum(axis=1, keepdims=True) + 2 * how.z_loss * lse[:, None] if how.z_loss else w.sum(axis=1, keepdims=True)
     grad = p * mass - w
+    spread = p * others
+    hess = spread * mass + 2 * how.z_loss * p**2
     if how.z_loss:
         loss = loss + how.z_loss * lse**2
     if how.entropy:
         loss = loss - how.entropy * entropy
         grad = grad + how.entropy * _times(p, logp + entropy[:, None])
+        hess = hess + how.entropy * _times(p, (1 - 2 * p) * (logp + entropy[:, None]) + others)
     if target is not None:
         index = np.asarray(target)
         cost, own, rest = -logp[rows, index], p[rows, index], others[rows, index]
-        slope = np.ones(n)
+        slope, curve = np.ones(n), np.zeros(n)
         if how.form == FOCAL:
             (gamma,) = how.params
             ratio = np.where(rest > 0, cost / np.where(rest > 0, rest, 1), 1.0)
             slope = rest**gamma * (1 + gamma * np.where(own > 0, own * ratio, 0.0))
+            # p q^(gamma - 2) gamma (2 q + (gamma - 1) p c - q c), in which c / q tends to 1.
+            curve = np.where((own > 0) & (rest > 0), ratio * ((gamma - 1) * own - rest) + 2, 0.0)
+            curve = gamma * own * _times(curve, np.where(rest > 0, rest, 1) ** (gamma - 1))
             cost = _times(rest**gamma, cost)
         elif how.form == POLY:
             for k, epsilon in enumerate(how.params, 1):
                 cost = cost + epsilon * rest**k / k
                 slope = slope + epsilon * own * rest ** (k - 1)
+                curve = curve - epsilon * own * rest ** (k - 1)
+                curve = curve + (epsilon * own**2 * (k - 1) * rest ** (k - 2) if k > 1 else 0.0)
         u = (1 - how.smoothing) * weight[index] * (1 if factor is None else _floats(factor))
         loss = loss + _times(u, cost)
         grad = grad + (u * slope)[:, None] * p
         grad[rows, index] = (p * mass - w)[rows, index] - u * slope * rest
         if how.entropy:
             grad[rows, index] += how.entropy * _times(p, logp + entropy[:, None])[rows, index]
-    return loss, np.where(bend == 0, 0.0, grad * bend), lse, entropy, top
+        away = p.copy()
+        away[rows, index] = rest
+        hess = hess + (u * slope)[:, None] * spread + _times((u * curve)[:, None], away) * away
+    hess = np.where(bend == 0, 0.0, hess * bend**2 + _times(second, grad))
+    return loss, np.where(bend == 0, 0.0, grad * bend), lse, entropy, top, hess
 
 
 def softmax_focal_loss(x, target, weight=None, ignore_index=-100, gamma=2.0):

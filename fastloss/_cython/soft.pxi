@@ -4,6 +4,8 @@
 # targets, smoothing, a teacher), and a term of its own for an index y:
 #   loss = U f(c_y) + sum of w_k c_k (+ sum of w_k log w_k) + z_loss lse^2 - coefficient H,   H = sum of p_k c_k
 #   dl_k = p_k (U f' + sum of w + 2 z_loss lse) - w_k - U f' [k = y] + coefficient p_k (H - c_k)
+#   d2l_k = p_k (1 - p_k) (U f' + sum of w + 2 z_loss lse) + 2 z_loss p_k^2 + U f'' (p_k - [k = y])^2
+#           + coefficient p_k ((1 - 2 p_k) (H - c_k) + 1 - p_k)
 # p, c and w of a chunk are worked out in float64; of more classes than a chunk once for every sum that needs them.
 
 cdef enum Kind:     # as in fastloss/_how.py, like the forms
@@ -36,6 +38,7 @@ cdef struct SoftJob:
     void* lse                   # NULL or, in the input's dtype, what a row has besides its loss
     void* entropies
     int64_t* top
+    void* hess                  # NULL or the diagonal of each row's second derivatives
 
 
 cdef struct Sum:
@@ -235,17 +238,25 @@ cdef inline double power(double q, double exponent) noexcept nogil:
     return exp_sum_f64(exponent * x, fma_f64(exponent, x, -(exponent * x)))
 
 
-cdef double own_term(const SoftJob* job, double c, double p, double q, double* slope) noexcept nogil:
-    # f(c) of the index's class, and its derivative; q = 1 - p.
-    cdef double value = c, derivative = 1.0, x = 1.0
+cdef double own_term(const SoftJob* job, double c, double p, double q, double* slope, double* bend) noexcept nogil:
+    # f(c) of the index's class, and its derivatives; q = 1 - p.
+    cdef double value = c, derivative = 1.0, x = 1.0, g = job.params[0], ratio = 1.0
     cdef int k
+    bend[0] = 0.0
     if job.form == FOCAL:
-        x = power(q, job.params[0])
+        x = power(q, g)
         value = x * c if x != 0.0 else 0.0
-        derivative = x * (1.0 + job.params[0] * p * (c / q if q > 0.0 else 1.0)) if p > 0.0 else x
+        ratio = c / q if q > 0.0 else 1.0
+        derivative = x * (1.0 + g * p * ratio) if p > 0.0 else x
+        if g != 0.0 and p > 0.0 and q > 0.0:
+            bend[0] = g * p * (x / q) * (2.0 + ratio * ((g - 1.0) * p - q))
     elif job.form == POLY:
         for k in range(job.count):
             derivative = derivative + job.params[k] * p * x
+            bend[0] = bend[0] - job.params[k] * p * x
+            if k > 0:
+                bend[0] = bend[0] + job.params[k] * p * p * ratio * k
+            ratio = x
             x = x * q
             value = value + job.params[k] * x / (k + 1.0)
     slope[0] = derivative
@@ -264,6 +275,15 @@ cdef double spread_of(const SoftJob* job, Py_ssize_t i) noexcept nogil:
     return job.row.smoothing / <double>count
 
 
+cdef struct Curve:
+    # What the second derivatives of a row have in common.
+    double factor
+    double bend         # of the target's own term, its weight included
+    double entropy
+    double drift
+    double rest         # sum of p w / (p + w)
+
+
 cdef void gradient_of_jensen(Kind kind, const double* p, const double* w, double drift, double* v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t k
     if kind == PROBS:
@@ -272,6 +292,56 @@ cdef void gradient_of_jensen(Kind kind, const double* p, const double* w, double
     else:
         for k in range(n):
             v[k] = 0.5 * p[k] * (surplus(p[k], w[k]) - (drift if kind == LOGITS else 0.0)) if p[k] != 0.0 else 0.0
+
+
+cdef void curve(const SoftJob* job, const double* p, const double* cost, const double* w, double top_rest, Py_ssize_t top,
+                Py_ssize_t own, const Curve* a, double* d, Py_ssize_t n) noexcept nogil:
+    # Second derivatives with respect to a chunk's prepared logits; top and own are places in it or outside.
+    cdef Py_ssize_t k
+    cdef double q, v, more = job.entropy
+    for k in range(n):
+        q = top_rest if k == top else 1.0 - p[k]
+        if job.form == JENSEN_SHANNON:
+            v = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
+            v = surplus(p[k], w[k]) - a.drift + v
+            d[k] = 0.5 * p[k] * ((q - p[k]) * v + p[k] * a.rest) if p[k] != 0.0 else 0.0
+            continue
+        v = q if k == own else p[k]
+        d[k] = p[k] * q * a.factor + 2.0 * job.z_loss * p[k] * p[k] + (a.bend * v * v if v != 0.0 else 0.0)
+        if more != 0.0 and p[k] != 0.0:
+            d[k] = d[k] + more * p[k] * ((q - p[k]) * (a.entropy - cost[k]) + q)
+
+
+cdef void curve_of_shares(const SoftJob* job, const double* p, const double* w, double* d, Py_ssize_t n) noexcept nogil:
+    # The same where the input is no logits but log-probabilities or probabilities.
+    cdef Py_ssize_t k
+    cdef double share
+    cdef bint logs = job.input_kind == LOG_PROBS
+    for k in range(n):
+        if job.form == JENSEN_SHANNON:
+            share = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
+            if logs:
+                d[k] = 0.5 * p[k] * (surplus(p[k], w[k]) + share) if p[k] != 0.0 else 0.0
+            else:
+                d[k] = 0.5 * share / p[k] if share != 0.0 else 0.0
+        else:
+            d[k] = 0.0 if logs or w[k] == 0.0 else w[k] / p[k] / p[k]
+
+
+cdef void bend_curve(const SoftJob* job, const real* l, const real* derivative, const double* v, double* d, Py_ssize_t n) noexcept nogil:
+    # From second derivatives with respect to prepared logits to those with respect to logits.
+    cdef Py_ssize_t k
+    cdef double slope, second = 0.0
+    if job.softcap > 0.0:
+        second = -2.0 * job.temperature / (job.softcap * job.softcap)
+    for k in range(n):
+        slope = derivative[k]
+        if slope == 0.0:
+            d[k] = 0.0
+        elif second == 0.0:
+            d[k] = d[k] * slope * slope
+        else:
+            d[k] = d[k] * slope * slope + v[k] * (second * <double>l[k] * slope)
 
 
 cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight, bint* bad, const real* _) noexcept nogil:
@@ -289,10 +359,12 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double w[CHUNK]
     cdef double h[CHUNK]
     cdef double v[CHUNK]
-    cdef double lanes[3 * LANES]
+    cdef double d[CHUNK]
+    cdef double lanes[4 * LANES]
     cdef Sum own, other
+    cdef Curve a
     cdef real x_y = <real>0.0
-    cdef double gap, c_y, p_y, q_y, u = 0.0, slope = 1.0, g_y = 0.0, value = 0.0, lse = 0.0, pull = 0.0, scale, factor, d
+    cdef double gap, c_y, p_y, q_y, u = 0.0, slope = 1.0, g_y = 0.0, value = 0.0, lse = 0.0, pull = 0.0, scale, factor, whole, bend = 0.0
     cdef double spread = spread_of(job, i), mass = 0.0, entropy = 0.0, drift = 0.0, more = job.entropy
     cdef bint index = row.target != NULL, soft = job.shares != NULL, smooth = index and row.smoothing != 0.0
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
@@ -308,7 +380,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if soft and job.kind == LOGITS:
         sum_row(job, True, i, &other, t, f)
     if soft or smooth or entropic:
-        for k in range(3 * LANES):
+        for k in range(4 * LANES):
             lanes[k] = 0.0
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
@@ -324,9 +396,14 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                 for k in range(n):
                     v[k] = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
                 add_lanes(lanes + 2 * LANES, v, n)
+                if job.hess != NULL:
+                    for k in range(n):
+                        v[k] = p[k] * (w[k] / (p[k] + w[k])) if p[k] != 0.0 else 0.0
+                    add_lanes(lanes + 3 * LANES, v, n)
         mass = total(lanes) if soft or smooth else 0.0
         entropy = total(lanes + LANES)
         drift = total(lanes + 2 * LANES)
+        a.rest = total(lanes + 3 * LANES)
     if index:
         u = (1.0 - row.smoothing) * class_weight_of(row, y)
         if job.factor != NULL:
@@ -334,18 +411,18 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             u = u * <double>x_y
         prepare(job, False, base + y, i * job.legal_step + y, 1, own.infinite, &x_y, derivative)
         gap = own.m - <double>x_y
-        d = 1.0 + own.s
+        whole = 1.0 + own.s
         factor = <double>exp_below(x_y, <real>own.m) / own.unit
-        p_y = factor / d
-        q_y = (own.s if gap == 0.0 else d - factor) / d
+        p_y = factor / whole
+        q_y = (own.s if gap == 0.0 else whole - factor) / whole
         c_y = gap + own.log
-        value = own_term(job, c_y, p_y, q_y, &slope)
+        value = own_term(job, c_y, p_y, q_y, &slope, &bend)
         value = u * value if u != 0.0 else 0.0
+        bend = u * bend
         u = u * slope
         g_y = p_y * (mass + pull) - (u * q_y + spread * class_weight_of(row, y))
         if more != 0.0:
             g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
-        g_y = g_y * <double>derivative[0] if derivative[0] != <real>0.0 else 0.0
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
@@ -361,6 +438,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         return value * weight
     scale = row.entries.scale * weight
     factor = u + mass + pull
+    a.factor, a.bend, a.entropy, a.drift = factor, bend, entropy, drift
     clear_lanes(lanes)
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
@@ -399,15 +477,26 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         else:
             for k in range(n):
                 v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
-        if bent:
-            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, l, derivative)
-            for k in range(n):
-                v[k] = v[k] * <double>derivative[k] if derivative[k] != <real>0.0 else 0.0
         if index and start <= y < start + n:
             v[y - start] = g_y
+        if job.hess != NULL:
+            if logits:
+                curve(job, p, cost, w, own.s / (1.0 + own.s), own.top - start, y - start if index else -1, &a, d, n)
+            else:
+                curve_of_shares(job, p, w, d, n)
+        if bent:
+            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, l, derivative)
+            if job.hess != NULL:
+                bend_curve(job, l, derivative, v, d, n)
+            for k in range(n):
+                v[k] = v[k] * <double>derivative[k] if derivative[k] != <real>0.0 else 0.0
         for k in range(n):
             l[k] = <real>(v[k] * scale)
         store(code, l, row.grad, base + start, n)
+        if job.hess != NULL:
+            for k in range(n):
+                l[k] = <real>(d[k] * scale)
+            store(code, l, job.hess, base + start, n)
     if soft or smooth:
         value = value + total(lanes)
     return value * weight
@@ -417,6 +506,9 @@ cdef void clear_row(const SoftJob* job, Py_ssize_t i, const real* _) noexcept no
     # A row that counts as masked.
     cdef real zero = <real>0.0
     zero_row(&job.row, i)
+    if job.hess != NULL:
+        memset(<char*>job.hess + i * job.row.classes * bytes_of(job.row.entries.code), 0,
+               job.row.classes * bytes_of(job.row.entries.code))
     if job.lse != NULL:
         store(job.row.entries.code, &zero, job.lse, i, 1)
     if job.entropies != NULL:
@@ -482,7 +574,7 @@ cdef bint soft_blocks_f64(const void* job, Py_ssize_t first, Py_ssize_t last) no
 def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, object how, cnp.ndarray class_weight,
             int64_t ignore_index, cnp.ndarray legal, cnp.ndarray factor, cnp.ndarray weight, cnp.ndarray mask, double scale,
             cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray lse, cnp.ndarray entropies, cnp.ndarray top,
-            cnp.ndarray partials not None, int threads):
+            cnp.ndarray hess, cnp.ndarray partials not None, int threads):
     cdef SoftJob job
     cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0), c = cnp.PyArray_DIM(x, 1)
     job.row = row_job(
@@ -507,5 +599,6 @@ def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, obje
     job.lse = data_of(lse)
     job.entropies = data_of(entropies)
     job.top = <int64_t*>data_of(top)
+    job.hess = data_of(hess)
     cdef Kernel kernel = soft_blocks_f64 if job.row.entries.code == F64 else soft_blocks_f32
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)

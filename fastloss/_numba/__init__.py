@@ -175,7 +175,7 @@ def td_loss(
 
 def softmax(
     x, target, shares, how, class_weight, ignore_index, legal, factor, weight, mask, scale, losses, grad, lse,
-    entropies, top, partials, threads,
+    entropies, top, hess, partials, threads,
 ):  # fmt: skip
     _, dtype = _compute(x)
     classes, none = x.shape[1], _readable(np.empty(0, x.dtype))
@@ -192,6 +192,6 @@ def softmax(
         _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
         (_NO_FLAGS if legal is None else _readable(legal.reshape(-1))).view(np.uint8), flat(factor),
         weight.astype(np.float64, copy=False), mask, float(scale), flat(losses), flat(grad), flat(lse),
-        flat(entropies), _NO_INDICES if top is None else top,
+        flat(entropies), _NO_INDICES if top is None else top, flat(hess),
     )  # fmt: skip
     return _run(soft.soft_blocks, arguments, partials, block_rows(classes) * classes, threads, dtype, soft.ROOM)

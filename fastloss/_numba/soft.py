@@ -28,7 +28,7 @@ LOGITS, LOG_PROBS, PROBS = range(3)  # as in fastloss/_how.py, like the forms
 PLAIN, FOCAL, POLY, JENSEN_SHANNON = range(4)
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
 REALS = 5 * CHUNK + 2 * LANES  # elements of work for what is in the type that is computed in
-ROOM = REALS + 2 * 5 * CHUNK  # and all that the kernel needs, as many doubles included
+ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
 
 
 class Job(NamedTuple):
@@ -47,12 +47,14 @@ class Job(NamedTuple):
     lse: Any
     entropies: Any
     top: Any
+    hess: Any
     index: Any  # which of them are there
     soft: Any
     weighted: Any
     masked: Any
     factored: Any
     differentiated: Any
+    curved: Any
     extras: Any  # lse, entropies and top
     classes: Any
     legal_step: Any
@@ -81,6 +83,16 @@ class Sum(NamedTuple):
     infinite: Any
 
 
+class Curve(NamedTuple):
+    """What the second derivatives of a row have in common."""
+
+    factor: Any
+    bend: Any
+    entropy: Any
+    drift: Any
+    rest: Any
+
+
 class Chunk(NamedTuple):
     """Pointers to what is known of a chunk of classes."""
 
@@ -94,6 +106,7 @@ class Chunk(NamedTuple):
     w: Any
     h: Any
     v: Any
+    d: Any
 
 
 @inline
@@ -309,18 +322,26 @@ def power(q, exponent):
 
 @inline
 def own_term(job, c, p, q):
-    """f(c) of the index's class, and its derivative; q = 1 - p."""
-    value, derivative, x, params = c, 1.0, 1.0, job.params
+    """f(c) of the index's class, and its derivatives; q = 1 - p."""
+    value, derivative, bend, x, ratio, params = c, 1.0, 0.0, 1.0, 1.0, job.params
     if job.form == FOCAL:
-        x = power(q, params[0])
+        g = params[0]
+        x = power(q, g)
         value = x * c if x != 0.0 else 0.0
-        derivative = x * (1.0 + params[0] * p * (c / q if q > 0.0 else 1.0)) if p > 0.0 else x
+        ratio = c / q if q > 0.0 else 1.0
+        derivative = x * (1.0 + g * p * ratio) if p > 0.0 else x
+        if g != 0.0 and p > 0.0 and q > 0.0:
+            bend = g * p * (x / q) * (2.0 + ratio * ((g - 1.0) * p - q))
     elif job.form == POLY:
         for k in range(job.count):
             derivative = derivative + params[k] * p * x
+            bend = bend - params[k] * p * x
+            if k > 0:
+                bend = bend + params[k] * p * p * ratio * k
+            ratio = x
             x = x * q
             value = value + params[k] * x / (k + 1.0)
-    return value, derivative
+    return value, derivative, bend
 
 
 @inline
@@ -347,6 +368,48 @@ def gradient_of_jensen(kind, p, w, drift, v, n):
             v[k] = 0.5 * p[k] * (surplus(p[k], w[k]) - shift) if p[k] != 0.0 else 0.0
 
 
+@apart
+@inline
+def curve(job, i, at, n, own, a, c, y, sloped):
+    """Second derivatives of a chunk from class ``at`` on; ``sloped``: a.l and a.slope are prepared, else not bent."""
+    p, cost, w, v, d = a.p, a.cost, a.w, a.v, a.d
+    more, jensen, top, own_place = job.entropy, job.form == JENSEN_SHANNON, own.top - at, y - at if job.index else -1
+    if job.input_kind != LOGITS:
+        for k in range(n):
+            if jensen:
+                share = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
+                if job.input_kind == LOG_PROBS:
+                    d[k] = 0.5 * p[k] * (surplus(p[k], w[k]) + share) if p[k] != 0.0 else 0.0
+                else:
+                    d[k] = 0.5 * share / p[k] if share != 0.0 else 0.0
+            else:
+                d[k] = 0.0 if job.input_kind == LOG_PROBS or w[k] == 0.0 else w[k] / p[k] / p[k]
+        return 0
+    top_rest = own.s / (1.0 + own.s)
+    for k in range(n):
+        q = top_rest if k == top else 1.0 - p[k]
+        if jensen:
+            t = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
+            t = surplus(p[k], w[k]) - c.drift + t
+            d[k] = 0.5 * p[k] * ((q - p[k]) * t + p[k] * c.rest) if p[k] != 0.0 else 0.0
+            continue
+        t = q if k == own_place else p[k]
+        d[k] = p[k] * q * c.factor + 2.0 * job.z_loss * p[k] * p[k] + (c.bend * t * t if t != 0.0 else 0.0)
+        if more != 0.0 and p[k] != 0.0:
+            d[k] = d[k] + more * p[k] * ((q - p[k]) * (c.entropy - cost[k]) + q)
+    if sloped:
+        second = -2.0 * job.temperature / (job.softcap * job.softcap) if job.softcap > 0.0 else 0.0
+        for k in range(n):
+            slope = np.float64(a.slope[k])
+            if slope == 0.0:
+                d[k] = 0.0
+            elif second == 0.0:
+                d[k] = d[k] * slope * slope
+            else:
+                d[k] = d[k] * slope * slope + v[k] * (second * np.float64(a.l[k]) * slope)
+    return 0
+
+
 @inline
 def weight_of(job, y):
     return job.class_weight[y] if job.weighted else 1.0
@@ -361,13 +424,13 @@ def soft_row(job, i, y, weight):
     a = Chunk(
         ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK), ptr(room, 4 * CHUNK),
         ptr(doubles, 0), ptr(doubles, CHUNK), ptr(doubles, 2 * CHUNK), ptr(doubles, 3 * CHUNK),
-        ptr(doubles, 4 * CHUNK),
+        ptr(doubles, 4 * CHUNK), ptr(doubles, 5 * CHUNK),
     )  # fmt: skip
     p, cost, w, h, v = a.p, a.cost, a.w, a.h, a.v
     own = other = Sum(0.0, 1.0, 0.0, 0.0, 0, False)
     u, slope, g_y, value, lse = 0.0, 1.0, 0.0, 0.0, 0.0
     spread, mass, entropy, drift, more = spread_of(job, i), 0.0, 0.0, 0.0, job.entropy
-    pull = 0.0
+    pull = bend = rest = 0.0
     shared = job.soft or job.smoothing != 0.0
     jensen, entropic = job.form == JENSEN_SHANNON, more != 0.0 or job.extras
     logits = job.input_kind == LOGITS
@@ -382,7 +445,7 @@ def soft_row(job, i, y, weight):
     if job.soft and job.kind == LOGITS:
         other = sum_row(job, True, i, a.t, a.f)
     if shared or entropic:
-        for k in range(3 * LANES):
+        for k in range(4 * LANES):
             lanes[k] = 0.0
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
@@ -397,29 +460,34 @@ def soft_row(job, i, y, weight):
                 for k in range(n):
                     v[k] = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
                 add_lanes(ptr(lanes, 2 * LANES), v, n)
+                if job.curved:
+                    for k in range(n):
+                        v[k] = p[k] * (w[k] / (p[k] + w[k])) if p[k] != 0.0 else 0.0
+                    add_lanes(ptr(lanes, 3 * LANES), v, n)
         mass = total(lanes) if shared else 0.0
         entropy = total(ptr(lanes, LANES))
         drift = total(ptr(lanes, 2 * LANES))
+        rest = total(ptr(lanes, 3 * LANES))
     if job.index:
         u = (1.0 - job.smoothing) * weight_of(job, y)
         if job.factored:
             u = u * np.float64(value_at(job.factor, i, job.like))
         # The room of the second sum: an index has no teacher.
         prepare(job, False, base + y, i * job.legal_step + y, 1, own.infinite, a.t, a.slope, True)
-        x_y, derivative = a.t[0], np.float64(a.slope[0])
+        x_y = a.t[0]
         gap = own.m - np.float64(x_y)
         d = 1.0 + own.s
         factor = np.float64(exp_below(x_y, real(own.m))) / own.unit
         p_y = factor / d
         q_y = (own.s if gap == 0.0 else d - factor) / d
         c_y = gap + own.log
-        value, slope = own_term(job, c_y, p_y, q_y)
+        value, slope, bend = own_term(job, c_y, p_y, q_y)
         value = u * value if u != 0.0 else 0.0
+        bend = u * bend
         u = u * slope
         g_y = p_y * (mass + pull) - (u * q_y + spread * weight_of(job, y))
         if more != 0.0:
             g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
-        g_y = g_y * derivative if derivative != 0.0 else 0.0
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
@@ -467,13 +535,19 @@ def soft_row(job, i, y, weight):
         else:
             for k in range(n):
                 v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
-        if bent:
-            slopes = a.slope
-            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, a.l, slopes, True)
-            for k in range(n):
-                v[k] = v[k] * np.float64(slopes[k]) if slopes[k] != 0.0 else 0.0
         if job.index and start <= y < start + n:
             v[y - start] = g_y
+        slopes = a.slope
+        if bent:
+            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, a.l, slopes, True)
+        if job.curved:
+            curve(job, i, start, n, own, a, Curve(factor, bend, entropy, drift, rest), y, bent)
+            second = ptr(job.hess, base + start)
+            for k in range(n):
+                put(second, k, a.d[k] * scale)
+        if bent:
+            for k in range(n):
+                v[k] = v[k] * np.float64(slopes[k]) if slopes[k] != 0.0 else 0.0
         g = ptr(job.grad, base + start)
         for k in range(n):
             put(g, k, v[k] * scale)
@@ -489,6 +563,10 @@ def clear_row(job, i):
         g = ptr(job.grad, i * job.classes)
         for k in range(job.classes):
             put(g, k, 0.0)
+    if job.curved:
+        second = ptr(job.hess, i * job.classes)
+        for k in range(job.classes):
+            put(second, k, 0.0)
     if job.extras:
         put(job.lse, i, 0.0)
         put(job.entropies, i, 0.0)
@@ -498,7 +576,7 @@ def clear_row(job, i):
 @kernel
 def soft_blocks(
     x, classes, target, shares, numbers, form, kind, input_kind, divergence, class_weight, ignore_index, legal, factor,
-    weight, mask, scale, losses, grad, lse, entropies, top, partials, first, last, work, flags, lanes,
+    weight, mask, scale, losses, grad, lse, entropies, top, hess, partials, first, last, work, flags, lanes,
 ):  # fmt: skip
     target, weight, mask, flags = bare(target), bare(weight), bare(mask), bare(flags)
     work, lanes, room = bare(work), lanes[:LANES], bare(lanes)
@@ -507,9 +585,9 @@ def soft_blocks(
     step = classes if legal.size > classes else 0
     job = Job(
         work, ptr(work, 0), ptr(work[REALS:].view(np.float64), 0), ptr(room, 0), ptr(x, 0), ptr(shares, 0),
-        ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0), ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0),
+        ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0), ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0), ptr(hess, 0),
         target.size > 0, shares.size > 0, class_weight.size > 0, legal.size > 0, factor.size > 0, grad.size > 0,
-        lse.size > 0, classes, step, form, kind, input_kind, divergence, scale,
+        hess.size > 0, lse.size > 0, classes, step, form, kind, input_kind, divergence, scale,
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], ptr(numbers, 5), numbers.size - 5,
     )  # fmt: skip
     bad = False
