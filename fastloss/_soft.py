@@ -56,6 +56,9 @@ def run(
     soft = takes == SHARES or (takes == EITHER and is_soft(target))
     shares = _validate.same_floats(target_name, target, x, name).reshape(rows) if soft else None
     t = None if soft else _validate.indices(target_name, target, shape, f"{name}'s leading shape").reshape(-1)
+    if ignore_index is None and t is not None and t.dtype == np.int64 and (t == ignore).any():
+        kept = _validate.mask(mask, shape)
+        _validate.check_indices(target_name, t, classes, None, kept, shape)
     class_weight = _validate.class_weight(weight, classes)
     legal = None
     if class_mask is not None:
@@ -63,16 +66,17 @@ def run(
         legal = _validate.flags(
             mask_name, class_mask, (classes,) if common else x.shape, f"{name}'s last axis or shape"
         )
+    label = "factor"
     if factor is not None:
-        label, factor = factor
-        factor = _validate.floats(label, factor)
+        label, given = factor
+        factor = _validate.floats(label, given)
         _validate.same_shape(label, factor.shape, shape, f"{name}'s leading shape")
         if factor.dtype != x.dtype:
             raise TypeError(f"{label} must have {name}'s dtype {x.dtype}, got {factor.dtype}")
         factor = factor.reshape(-1)
     row_weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
     readers = {name: input, target_name: target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
-    readers |= {mask_name: class_mask, "factor": factor}
+    readers |= {mask_name: class_mask, label: factor}
     buffers = _run.Buffers(x, shape, reduction, grad, out, readers)
     n = int(np.prod(shape))
     if t is None:

@@ -150,7 +150,8 @@ def build(name, dtype, shape=(67,), width=5, seed=0, **params) -> Case:
             return Case(name, (x, (e / e.sum(axis=-1, keepdims=True)).astype(dtype)), params)
         if "action_mask" in params:  # what was done is legal
             params = params | {"action_mask": params["action_mask"] | (index[..., None] == np.arange(width))}
-        return Case(name, (x, index, *([normal(shape)] if facts.target == "action" else [])), params)
+        # Of both signs, but their sum does not cancel.
+        return Case(name, (x, index, *([normal(shape) + x.dtype.type(4)] if facts.target == "action" else [])), params)
     q, next_q = normal((*shape, width)), normal((*shape, width))
     return Case(name, (q, index, normal(shape), next_q, rng.random(shape) < 0.3), params)
 

@@ -81,7 +81,7 @@ class TestInClone:
         assert "disagree" in capsys.readouterr().err
 
     def test_mistakes(self, tiny, capsys):
-        assert "'hinge'" in failure(capsys, "--losses", "mse", "hinge")
+        assert "'hunger'" in failure(capsys, "--losses", "mse", "hunger")
         assert "--backend" in failure(capsys, "--backend", "fortran")
         assert "--threads" in failure(capsys, "--threads", "0")
         pytest.importorskip("matplotlib")

@@ -90,9 +90,9 @@ class loop:
             real = types.float32 if self.function.__name__.endswith("f32") else types.float64
             array, params = types.CPointer(real), types.CPointer(types.float64)
             arguments = (array, array, array, params, real, array, array, array, types.intp)
-            dispatcher = kernel(self.function)
-            dispatcher.compile(types.void(*arguments))
-            self.compiled = dispatcher.overloads[arguments]  # owns the code
+            self.dispatcher = kernel(self.function)
+            self.dispatcher.compile(types.void(*arguments))
+            self.compiled = self.dispatcher.overloads[arguments]  # owns the code
             self.pointer = self.compiled.library.get_pointer_to_function(self.compiled.fndesc.llvm_cfunc_wrapper_name)
         return self.pointer
 

@@ -77,8 +77,10 @@ def warmup(
             x, index = np.zeros((1, 2), dtype), np.zeros(1, np.int64)
             if name == "td_loss":
                 fl.td_loss(x, index, x[:, 0], x, index == 0, backend=backend)
-            elif LOSSES[name].kind == "rows":
-                getattr(fl, name)(x, index, backend=backend)
+            elif name == "policy_gradient_loss":
+                fl.policy_gradient_loss(x, index, x[:, 0], backend=backend)
+            elif LOSSES[name].target in ("class", "distribution"):
+                getattr(fl, name)(x, index if LOSSES[name].target == "class" else x, backend=backend)
             else:
                 loss, facts = getattr(fl, name), LOSSES[name]
                 x, y = np.full((1, 2), 0.5, dtype), np.ones((1, 2), dtype)
