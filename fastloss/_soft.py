@@ -9,11 +9,12 @@ import numpy as np
 from fastloss import _dispatch, _run, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of, exact_sum
 from fastloss._how import PROBS, How
-from fastloss.registry import non_negative, positive
+from fastloss.registry import LOSSES, non_negative, positive
 
 EITHER, INDICES, SHARES = "indices or a value per class", "indices", "a value per class"  # what a target may hold
 
 
+_CROSS_ENTROPY = LOSSES["cross_entropy"]
 _Z_LOSS, _SOFTCAP, _TEMPERATURE = non_negative("z_loss", 0.0), positive("softcap", 1.0), positive("temperature", 1.0)
 
 
@@ -23,9 +24,11 @@ def is_soft(target: Any) -> bool:
     return array.dtype.kind not in "iu" and _validate.is_float(array.dtype) and array.size > 0
 
 
-def how(smoothing: float, z_loss: float, softcap: float | None, temperature: float) -> How:
+def how(
+    label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None, temperature: float = 1.0
+) -> How:
     """Cross-entropy with the options of language models."""
-    cap = 0.0 if softcap is None else _SOFTCAP(softcap)[0]
+    cap, (smoothing,) = 0.0 if softcap is None else _SOFTCAP(softcap)[0], _CROSS_ENTROPY.check(label_smoothing)
     return How(smoothing=smoothing, z_loss=_Z_LOSS(z_loss)[0], softcap=cap, temperature=_TEMPERATURE(temperature)[0])
 
 
@@ -39,10 +42,13 @@ class Extras(NamedTuple):
 
 def run(
     input, target, how: How, weight, ignore_index, class_mask, factor, sample_weight, mask, reduction, normalizer, grad,
-    out, n_threads, backend, *, takes=EITHER, by_count=False, want_extras=False, name="input", target_name="target",
-    mask_name="class_mask",
+    out, n_threads, backend, *, takes=EITHER, by_count=False, want_extras=False, hess=None, name="input",
+    target_name="target", mask_name="class_mask",
 ) -> tuple[_run.LossGrad, Extras | None]:  # fmt: skip
-    """Any softmax loss; ``by_count``: a mean divides by the number of rows in spite of class weights."""
+    """Any softmax loss; ``by_count``: a mean divides by the number of rows in spite of class weights.
+
+    ``hess`` is None or an array of the input's shape and dtype for the second derivatives.
+    """
     engine = _dispatch.engine(backend)
     # Where nothing is ignored a value stands in that is out of range itself.
     ignore = -(2**63) if ignore_index is None else _validate.integer("ignore_index", ignore_index)

@@ -657,28 +657,34 @@ def poly_loss(x, target, weight=None, ignore_index=-100, epsilon=1.0, label_smoo
 def kl_div(x, y, input_kind="logits", target_kind="probs", temperature=1.0):
     """``sum of q log(q / p)``."""
     kinds = {"input_kind": KINDS[input_kind], "kind": KINDS[target_kind]}
-    return softmax_loss(x, shares=y, how=How(**kinds, temperature=temperature, divergence=True))[:2]
+    return _derivatives(x, shares=y, how=How(**kinds, temperature=temperature, divergence=True))
 
 
 def js_div(x, y, input_kind="logits", target_kind="probs", temperature=1.0):
     """``sum of p log(p / m) / 2 + q log(q / m) / 2`` with m the mean of p and q."""
     kinds = {"input_kind": KINDS[input_kind], "kind": KINDS[target_kind]}
-    return softmax_loss(x, shares=y, how=How(**kinds, temperature=temperature, form=JENSEN_SHANNON))[:2]
+    return _derivatives(x, shares=y, how=How(**kinds, temperature=temperature, form=JENSEN_SHANNON))
 
 
 def policy_gradient_loss(logits, actions, advantages, entropy_coef=0.0, action_mask=None):
     """``-advantage log pi(action) - entropy_coef H(pi)``. Williams 1992."""
-    return softmax_loss(
+    return _derivatives(
         logits, actions, how=How(entropy=entropy_coef), legal=action_mask, factor=advantages
-    )[:2]  # fmt: skip
+    )  # fmt: skip
 
 
 def _of_a_class(x, target, ignore_index, how, weight):
-    """Loss and gradient where the target is a class, 0 where it is the one to ignore."""
+    """Loss and derivatives where the target is a class, 0 where it is the one to ignore."""
     target = np.asarray(target)
     kept = target != ignore_index
-    loss, grad, *_ = softmax_loss(x, _indices(target, np.shape(x)[-1], kept), how=how, weight=weight)
-    return np.where(kept, loss, 0.0), np.where(kept[:, None], grad, 0.0)
+    loss, *slopes = _derivatives(x, _indices(target, np.shape(x)[-1], kept), how=how, weight=weight)
+    return np.where(kept, loss, 0.0), *(np.where(kept[:, None], slope, 0.0) for slope in slopes)
+
+
+def _derivatives(*arguments, **options):
+    """Loss, gradient and Hessian of `softmax_loss`."""
+    loss, grad, *_, hess = softmax_loss(*arguments, **options)
+    return loss, grad, hess
 
 
 def _log_softmax(z):

@@ -585,7 +585,8 @@ def soft_blocks(
     step = classes if legal.size > classes else 0
     job = Job(
         work, ptr(work, 0), ptr(work[REALS:].view(np.float64), 0), ptr(room, 0), ptr(x, 0), ptr(shares, 0),
-        ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0), ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0), ptr(hess, 0),
+        ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0), ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0),
+        ptr(hess, 0),
         target.size > 0, shares.size > 0, class_weight.size > 0, legal.size > 0, factor.size > 0, grad.size > 0,
         hess.size > 0, lse.size > 0, classes, step, form, kind, input_kind, divergence, scale,
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], ptr(numbers, 5), numbers.size - 5,

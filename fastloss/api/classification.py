@@ -247,7 +247,7 @@ def cross_entropy(
     params = _CROSS_ENTROPY.check(label_smoothing)
     usual = type(z_loss) is type(temperature) is float and z_loss == 0.0 and temperature == 1.0
     if not usual or softcap is not None or class_mask is not None or _soft.is_soft(target):
-        how = _soft.how(params[0], z_loss, softcap, temperature)
+        how = _soft.how(label_smoothing, z_loss, softcap, temperature)
         return _soft.run(
             input, target, how, weight, ignore_index, class_mask, None, sample_weight, mask, reduction, normalizer,
             grad, out, n_threads, backend,

@@ -206,9 +206,13 @@ def policy_gradient_loss(
     >>> round(loss, 12)
     -0.542893088248
     """
-    (coefficient,) = _POLICY.check(entropy_coef)
     return _soft.run(
-        logits, actions, How(entropy=coefficient), None, None, action_mask, ("advantages", advantages), sample_weight,
+        logits, actions, policy(entropy_coef), None, None, action_mask, ("advantages", advantages), sample_weight,
         mask, reduction, normalizer, grad, out, n_threads, backend, takes=_soft.INDICES, name="logits",
         target_name="actions", mask_name="action_mask",
     )[0]  # fmt: skip
+
+
+def policy(entropy_coef: float = 0.0) -> How:
+    """What :func:`policy_gradient_loss` is made of."""
+    return How(entropy=_POLICY.check(entropy_coef)[0])

@@ -18,7 +18,6 @@ from fastloss.registry import LOSSES
 _FOCAL = LOSSES["softmax_focal_loss"]
 _POLY = LOSSES["poly_loss"]
 _DIVERGENCE = LOSSES["kl_div"]
-_CROSS_ENTROPY = LOSSES["cross_entropy"]
 Kind = Literal["logits", "log_probs", "probs"]
 
 
@@ -93,11 +92,10 @@ def softmax_focal_loss(
     >>> round(loss, 12)
     0.045677798968
     """
-    how = How(form=FOCAL, params=_FOCAL.check(gamma))
     return _soft.run(
         input,
         target,
-        how,
+        focal(gamma),
         weight,
         ignore_index,
         None,
@@ -177,12 +175,10 @@ def poly_loss(
     >>> round(loss, 12)
     0.74236500867
     """
-    *params, smoothing = _POLY.check(epsilon, label_smoothing)
-    how = How(form=POLY, params=tuple(params), smoothing=smoothing)
     return _soft.run(
         input,
         target,
-        how,
+        poly(epsilon, label_smoothing),
         weight,
         ignore_index,
         None,
@@ -262,11 +258,10 @@ def kl_div(
     >>> round(loss, 12)
     0.120114506958
     """
-    how = How(**_kinds(input_kind, target_kind, temperature), divergence=True)
     return _soft.run(
         input,
         target,
-        how,
+        kullback_leibler(input_kind, target_kind, temperature),
         None,
         -100,
         None,
@@ -343,11 +338,10 @@ def js_div(
     >>> round(loss, 12)
     0.0285352562
     """
-    how = How(**_kinds(input_kind, target_kind, temperature), form=JENSEN_SHANNON)
     return _soft.run(
         input,
         target,
-        how,
+        jensen_shannon(input_kind, target_kind, temperature),
         None,
         -100,
         None,
@@ -421,12 +415,10 @@ def cross_entropy_stats(
     >>> stats.argmax, stats.correct
     (array([0, 1]), array([ True, False]))
     """
-    (smoothing,) = _CROSS_ENTROPY.check(label_smoothing)
-    how = _soft.how(smoothing, z_loss, softcap, temperature)
     result, extras = _soft.run(
         input,
         target,
-        how,
+        _soft.how(label_smoothing, z_loss, softcap, temperature),
         weight,
         ignore_index,
         class_mask,
@@ -446,6 +438,27 @@ def cross_entropy_stats(
     assert extras is not None
     lse, entropy, top = (values.reshape(shape) for values in extras)
     return CrossEntropyStats(*result, lse, top, (top == np.asarray(target)) & (top >= 0), entropy)
+
+
+def focal(gamma: float = 2.0) -> How:
+    """What :func:`softmax_focal_loss` is made of."""
+    return How(form=FOCAL, params=_FOCAL.check(gamma))
+
+
+def poly(epsilon: float | tuple[float, ...] = 1.0, label_smoothing: float = 0.0) -> How:
+    """What :func:`poly_loss` is made of."""
+    *params, smoothing = _POLY.check(epsilon, label_smoothing)
+    return How(form=POLY, params=tuple(params), smoothing=smoothing)
+
+
+def kullback_leibler(input_kind: Kind = "logits", target_kind: Kind = "probs", temperature: float = 1.0) -> How:
+    """What :func:`kl_div` is made of."""
+    return How(**_kinds(input_kind, target_kind, temperature), divergence=True)
+
+
+def jensen_shannon(input_kind: Kind = "logits", target_kind: Kind = "probs", temperature: float = 1.0) -> How:
+    """What :func:`js_div` is made of."""
+    return How(**_kinds(input_kind, target_kind, temperature), form=JENSEN_SHANNON)
 
 
 def _kinds(input_kind: str, target_kind: str, temperature: float) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,8 +57,11 @@ class Case:
 
     def hess(self, backend: str) -> np.ndarray:
         """Return the Hessian by the public function."""
+        # What a loss takes besides prediction and target by place, this takes by name.
+        function = getattr(fl, self.loss.name)
+        more = dict(zip(list(inspect.signature(function).parameters)[2:], self.others[1:], strict=False))
         with fl.use_backend(backend):
-            return fl.grad_hess(getattr(fl, self.loss.name), self.x, *self.others, **self.params)[1]
+            return fl.grad_hess(function, self.x, self.others[0], **more, **self.params)[1]
 
     def expected(self) -> tuple[np.ndarray, ...]:
         """Return loss and gradient, and what else the reference gives."""

@@ -201,8 +201,10 @@ def _softmax(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -
         shares = np.full(logits.shape, (1 - target) / (_CLASSES - 1))
         shares[:, 0] = target
         others = [shares]
-    values, grad, *_ = getattr(fl, loss.name)(logits, *others, reduction="none", **params)
-    return values, grad[:, 0], None
+    function = getattr(fl, loss.name)
+    values, grad, *_ = function(logits, *others, reduction="none", **params)
+    more = {"advantages": others[1]} if loss.target == "action" else {}
+    return values, grad[:, 0], fl.grad_hess(function, logits, others[0], **more, **params)[1][:, 0]
 
 
 _CALLS: dict[str, Callable[..., _Triple]] = {

@@ -114,7 +114,7 @@ def _compare(case: Case, backend: str) -> tuple[float, list[str]]:
         ("loss", got.loss, expected[0], case.loss.loss_ulp),
         ("gradient", got.grad, expected[1], case.loss.grad_ulp),
     ]
-    if case.loss.kind == "elementwise":
+    if case.loss.kind in ("elementwise", "softmax"):
         pairs.append(("Hessian", case.hess(backend), expected[2], _HESS_ULP))
     if case.loss.kind == "gather":
         pairs.append(("td_error", got.td_error, expected[2], case.loss.grad_ulp))
