@@ -227,6 +227,7 @@ cdef RowJob row_job(cnp.ndarray target, Py_ssize_t classes, cnp.ndarray class_we
         for k in range(classes):
             job.weight_sum += job.class_weight[k]
     job.ignore_index = ignore_index
+    job.head = NULL
     return job
 
 
@@ -307,4 +308,5 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
 
 
 include "soft.pxi"
+include "soft_heads.pxi"
 include "plain.pxi"

@@ -160,10 +160,12 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     side_maxima(x, m, beside, c, padded)
     for r in range(padded):
         outside |= not abs_f64(m[r]) < <double>NEAR
+        side.m[r] = m[r]
     if outside:
         for r in range(n):
             if m[r] == <real>INFINITY:
                 m[r] = limit_maximum(job, first + r, _)
+                side.m[r] = side.m[r] + m[r]
                 to_limit(x + r, c, padded)
                 for k in range(c):
                     beside[k * padded + r] = m[r]

@@ -17,6 +17,9 @@ cdef enum:
     NEAR = 8192     # rows whose maximum is below this in magnitude take a shorter way to exp(x - m)
 
 
+cdef struct SoftJob
+
+
 cdef struct RowJob:
     Entries entries
     Py_ssize_t classes
@@ -31,6 +34,7 @@ cdef struct RowJob:
     int64_t ignore_index
     double smoothing        # of cross-entropy
     void* grad
+    const SoftJob* head     # NULL or what an index costs if not cross-entropy
 
 
 cdef struct Side:
@@ -43,6 +47,7 @@ cdef struct Side:
     double s[SIDE]
     double smooth[SIDE]     # sum of w_k (m - x_k)
     double gap[SIDE]        # m - x_y
+    double m[SIDE]          # for a head: the maximum, +inf of a row that stands for its limit
     double own[SIDE]        # e_y
     double others[SIDE]     # S - e_y
     double factor[SIDE]     # of e_k in g_k
@@ -153,6 +158,9 @@ cdef void finish_sides(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
         side.losses[r] = log1p_f64(side.s[r])
         # S - e_y; with the target at the maximum s itself.
         side.others[r] = side.s[r] if side.gap[r] == 0.0 else (1.0 + side.s[r]) - side.own[r]
+    if job.head != NULL:
+        finish_heads(job, side, n)
+        return
     for r in range(n):
         total_ = 1.0 + side.s[r]
         log = side.losses[r]
@@ -183,6 +191,8 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
             n = min(stop - start, SIDE)
             padded = (n + 15) // 16 * 16 if job.classes <= NARROW else (n + 3) // 4 * 4
             bad |= open_sides(job, start, &side, n, padded)
+            if job.head != NULL:
+                open_heads(job, start, &side, n)
             if job.loss != CROSS_ENTROPY:
                 margin_rows(job, start, &side, n, padded, _)
             elif job.classes <= NARROW:

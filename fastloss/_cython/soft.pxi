@@ -601,4 +601,8 @@ def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, obje
     job.top = <int64_t*>data_of(top)
     job.hess = data_of(hess)
     cdef Kernel kernel = soft_blocks_f64 if job.row.entries.code == F64 else soft_blocks_f32
+    if is_head(&job):
+        job.row.loss = CROSS_ENTROPY
+        job.row.head = &job
+        kernel = row_blocks_f64 if job.row.entries.code == F64 else row_blocks_f32
     return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)

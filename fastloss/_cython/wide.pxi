@@ -190,13 +190,16 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     for r in range(padded):
         m[r] = <real>0.0
         x_y[r] = <real>0.0
+        side.m[r] = 0.0
         infinite[r] = False
         if side.y[r] >= 0:
             m[r] = row_maximum(job, first + r, top + r, _)
             load(code, job.x, (first + r) * c + side.y[r], x_y + r, 1)
+            side.m[r] = m[r]
             if m[r] == <real>INFINITY:
                 infinite[r] = True
                 m[r] = limit_maximum(job, first + r, _)
+                side.m[r] = side.m[r] + m[r]
                 to_limit(x_y + r, 1, 1)
     for r in range(padded):
         # What a row's e are relative to; close to what its maximum's e is rounded to.

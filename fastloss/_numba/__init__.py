@@ -9,7 +9,7 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, wide
+from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, soft_heads, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
@@ -133,7 +133,7 @@ def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scal
         own = margins.KINDS[loss], np.array(params, np.float64)
         kernel, room = margins.margin_blocks, margins.ROOM
     else:
-        own = params
+        own = *params, _NO_DOUBLES, _readable(np.empty(0, x.dtype))
         few = x.shape[1] <= NARROW
         kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
     arguments = (
@@ -184,6 +184,15 @@ def softmax(
         return none if array is None else _readable(array.reshape(-1))
 
     weight, mask = _entries(weight, mask)
+    if soft_heads.is_head(how, target, shares, legal, top):
+        few, head = classes <= NARROW, np.array([how.z_loss, how.form, *how.params], np.float64)
+        arguments = (
+            flat(x), classes, _targets(target), _NO_DOUBLES if class_weight is None else _readable(class_weight),
+            ignore_index, how.smoothing, head, flat(factor), weight, mask, scale, flat(losses), flat(grad),
+            grad is not None and np.may_share_memory(grad, x),
+        )  # fmt: skip
+        kernel, room = (narrow.narrow_blocks, narrow.ROOM) if few else (wide.wide_blocks, wide.ROOM)
+        return _run(kernel, arguments, partials, block_rows(classes) * classes, threads, dtype, room)
     numbers = how.smoothing, how.temperature, how.softcap, how.z_loss, how.entropy, *how.params
     # One type for each array, so that kernels differ in the dtype of x alone.
     arguments = (

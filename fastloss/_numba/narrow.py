@@ -12,6 +12,7 @@ from fastloss._numba.rows import (
     GAP,
     INFINITY,
     LOST,
+    MAXIMUM,
     NEAR,
     OWN,
     SCALE,
@@ -29,6 +30,7 @@ from fastloss._numba.rows import (
     to_limit,
     weight_of,
 )  # fmt: skip
+from fastloss._numba.soft_heads import finish_heads, open_heads
 from fastloss._numba.tiles import transpose
 
 ROOM = 3 * NARROW * SIDE + 3 * SIDE  # elements of work that the kernel needs
@@ -131,7 +133,7 @@ def side_smooth_scale(e, factor, scale, shift):
 
 
 @inline
-def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, work, room):
+def narrow_rows(x, c, first, n, padded, class_weight, smoothing, head, w_sum, grad, work, room):
     """Rows first to first + n."""
     x, class_weight, grad, work = bare(x), bare(class_weight), bare(grad), bare(work)
     base = first * c
@@ -156,13 +158,15 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
                 for k in range(c):
                     xt[k * padded + r] = zero
     side_maxima(xt, m, beside, c)
-    near = True
+    near, maxima = True, side(room, MAXIMUM, padded)
     for r in range(padded):
         near &= abs(m[r]) < NEAR
+        maxima[r] = m[r]
     if not near:
         for r in range(n):
             if m[r] == INFINITY:
                 m[r] = limit_maximum(x, base + r * c, c, work)
+                maxima[r] += m[r]
                 to_limit(xt[r:], padded)
                 for k in range(c):
                     beside[k * padded + r] = m[r]
@@ -179,7 +183,10 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
     for r in range(padded):
         s[r] = s[r] + (lost[r] + np.float64(ones[r]))
         own[r] = xt[at[r]]
-    finish_sides(room, padded, c, smoothing, w_sum)
+    if head.size > 0:
+        finish_heads(ptr(room, 0), padded, smoothing, c, w_sum, ptr(head, 0), head.size)
+    else:
+        finish_sides(room, padded, c, smoothing, w_sum)
     if grad.size == 0:
         return
     factors, g_y, scales = side(room, FACTOR, padded), side(room, G_Y, padded), side(room, SCALE, padded)
@@ -205,11 +212,12 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, wo
 
 @kernel
 def narrow_blocks(
-    x, classes, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, in_place,
-    partials, first, last, work, flags, lanes,
+    x, classes, target, class_weight, ignore_index, smoothing, head, factor, weight, mask, scale, losses, grad,
+    in_place, partials, first, last, work, flags, lanes,
 ):  # fmt: skip
     x, target, class_weight, weight, mask = bare(x), bare(target), bare(class_weight), bare(weight), bare(mask)
     losses, grad, work, lanes = bare(losses), bare(grad), bare(work), bare(lanes)
+    head, factor = bare(head), bare(factor)
     bad = False
     n = target.size
     rows = max(1, BLOCK // classes)
@@ -224,7 +232,9 @@ def narrow_blocks(
             bad |= open_sides(
                 room, target, start, count, padded, classes, class_weight, ignore_index, smoothing, weight, mask, scale
             )
-            narrow_rows(x, classes, start, count, padded, class_weight, smoothing, w_sum, grad, work, room)
+            if factor.size > 0:
+                open_heads(room, factor, start, count)
+            narrow_rows(x, classes, start, count, padded, class_weight, smoothing, head, w_sum, grad, work, room)
             take_losses(room, start, count, losses, lanes)
         partials[block] = total(lanes)
     return bad

@@ -17,7 +17,8 @@ NEAR = 8192.0  # rows whose maximum is below this in magnitude take a shorter wa
 
 # Rows side by side: what the arrays of one value per row in their common room hold.
 S, LOST, SMOOTH, U, W_Y, WEIGHT, SCALE, GAP, OWN, OTHERS, FACTOR, G_Y, LOSS, UNIT, Y, TOP = range(16)
-SIDES = 16 * SIDE
+MAXIMUM, SLOPE, TERM, SPARE = range(16, 20)  # for the heads of soft_heads.py
+SIDES = 20 * SIDE
 
 
 @inline
@@ -116,18 +117,28 @@ def to_limit(x, step):
 
 
 @inline
+def side_gaps(u, gap, n):
+    for r in range(n):  # a class of weight 0 costs nothing, whatever its logit
+        gap[r] = 0.0 if (u[r] == 0.0) & (gap[r] == INFINITY) else gap[r]
+
+
+@inline
+def side_logs(s, gap, own, others, logs, n):
+    for r in range(n):
+        logs[r] = log1p_f64(s[r])
+        # S - e_y; with the target at the maximum s itself.
+        others[r] = s[r] if gap[r] == 0.0 else (1.0 + s[r]) - own[r]
+
+
+@inline
 def finish_sides(room, n, classes, smoothing, w_sum):
     """Losses, factors and gradients at the target."""
     s, smooth, u, w_y = side(room, S, n), side(room, SMOOTH, n), side(room, U, n), side(room, W_Y, n)
     weights, scales, gap, own = side(room, WEIGHT, n), side(room, SCALE, n), side(room, GAP, n), side(room, OWN, n)
     others, factor, g_y, losses = side(room, OTHERS, n), side(room, FACTOR, n), side(room, G_Y, n), side(room, LOSS, n)
     v = smoothing / np.float64(classes)
-    for r in range(n):  # a class of weight 0 costs nothing, whatever its logit
-        gap[r] = 0.0 if (u[r] == 0.0) & (gap[r] == INFINITY) else gap[r]
-    for r in range(n):
-        losses[r] = log1p_f64(s[r])
-        # S - e_y; with the target at the maximum s itself.
-        others[r] = s[r] if gap[r] == 0.0 else (1.0 + s[r]) - own[r]
+    side_gaps(u, gap, n)
+    side_logs(s, gap, own, others, losses, n)
     for r in range(n):
         sums = 1.0 + s[r]
         log = losses[r]

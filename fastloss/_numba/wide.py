@@ -29,6 +29,7 @@ from fastloss._numba.rows import (
     G_Y,
     GAP,
     INFINITY,
+    MAXIMUM,
     NEAR,
     OWN,
     SCALE,
@@ -46,6 +47,7 @@ from fastloss._numba.rows import (
     take_losses,
     to_limit,
 )  # fmt: skip
+from fastloss._numba.soft_heads import finish_heads, open_heads
 
 LOW = 256.0  # float32 rows whose maximum is below this in magnitude have a shorter way still
 PIECE = 256  # exponentials between two looks ahead in memory
@@ -264,7 +266,9 @@ def _refill(x, grad, e, place, n, m, infinite, x_room):
 
 
 @inline
-def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_place, work, room, infinite, lanes):
+def wide_rows(
+    x, c, first, n, padded, class_weight, smoothing, head, w_sum, grad, in_place, work, room, infinite, lanes,
+):  # fmt: skip
     """Rows first to first + n in phases."""
     # Once more: what is inlined here can't tell otherwise that there is nothing to count.
     x, class_weight, grad, work, infinite = bare(x), bare(class_weight), bare(grad), bare(work), bare(infinite)
@@ -279,19 +283,22 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         side(room, UNIT, padded),
     )
     gap, own = side(room, GAP, padded), side(room, OWN, padded)
-    smooth = side(room, SMOOTH, padded)
+    smooth, maxima = side(room, SMOOTH, padded), side(room, MAXIMUM, padded)
     zero, v = work.dtype.type(0.0), smoothing / np.float64(c)
     for r in range(padded):
         m[r] = zero
         x_y[r] = zero
+        maxima[r] = zero
         infinite[r] = False
         if y[r] >= 0:
             base = (first + r) * c
             m[r], top[r] = row_maximum(x, base, c, lane_room, x_room)
             x_y[r] = value_at(x, base + y[r], work)
+            maxima[r] = m[r]
             if m[r] == INFINITY:
                 infinite[r] = True
                 m[r] = limit_maximum(x, base, c, work)
+                maxima[r] += m[r]
                 to_limit(x_y[r : r + 1], 1)
     for r in range(padded):
         unit[r] = unit_of(m[r])
@@ -330,7 +337,10 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
         gap[r] = np.float64(m[r]) - np.float64(x_y[r])
         s[r] = s[r] / unit[r]
         own[r] = np.float64(exp_below(x_y[r], m[r])) / unit[r]
-    finish_sides(room, padded, c, smoothing, w_sum)
+    if head.size > 0:
+        finish_heads(ptr(room, 0), padded, smoothing, c, w_sum, ptr(head, 0), head.size)
+    else:
+        finish_sides(room, padded, c, smoothing, w_sum)
     if grad.size == 0:
         return
     factors, g_y, scales = side(room, FACTOR, padded), side(room, G_Y, padded), side(room, SCALE, padded)
@@ -364,8 +374,8 @@ def wide_rows(x, c, first, n, padded, class_weight, smoothing, w_sum, grad, in_p
 
 @kernel
 def wide_blocks(
-    x, classes, target, class_weight, ignore_index, smoothing, weight, mask, scale, losses, grad, in_place,
-    partials, first, last, work, flags, lanes,
+    x, classes, target, class_weight, ignore_index, smoothing, head, factor, weight, mask, scale, losses, grad,
+    in_place, partials, first, last, work, flags, lanes,
 ):  # fmt: skip
     bad = False
     n = target.size
@@ -382,9 +392,11 @@ def wide_blocks(
             bad |= open_sides(
                 room, target, start, count, padded, classes, class_weight, ignore_index, smoothing, weight, mask, scale
             )
+            if factor.size > 0:
+                open_heads(room, factor, start, count)
             wide_rows(
-                x, classes, start, count, padded, class_weight, smoothing, w_sum, grad, in_place, work, room, flags,
-                lanes,
+                x, classes, start, count, padded, class_weight, smoothing, head, w_sum, grad, in_place, work, room,
+                flags, lanes,
             )  # fmt: skip
             take_losses(room, start, count, losses, block_lanes)
         partials[block] = total(block_lanes)
