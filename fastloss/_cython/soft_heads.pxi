@@ -5,7 +5,7 @@
 cdef bint is_head(const SoftJob* job) noexcept nogil:
     # Whether a job is one of these.
     cdef bint plain = job.softcap == 0.0 and job.temperature == 1.0 and job.legal == NULL
-    cdef bint bare = job.entropy == 0.0 and job.lse == NULL and job.entropies == NULL and job.top == NULL
+    cdef bint bare = job.entropy == 0.0 and job.lse == NULL and job.top == NULL and job.hess == NULL
     return plain and bare and job.row.target != NULL and job.shares == NULL and job.input_kind == LOGITS
 
 

@@ -184,7 +184,7 @@ def softmax(
         return none if array is None else _readable(array.reshape(-1))
 
     weight, mask = _entries(weight, mask)
-    if soft_heads.is_head(how, target, shares, legal, top):
+    if hess is None and soft_heads.is_head(how, target, shares, legal, top):
         few, head = classes <= NARROW, np.array([how.z_loss, how.form, *how.params], np.float64)
         arguments = (
             flat(x), classes, _targets(target), _NO_DOUBLES if class_weight is None else _readable(class_weight),
