@@ -45,7 +45,7 @@ def tests(session: nox.Session, numpy: str) -> None:
 def slow(session: nox.Session) -> None:
     """The exhaustive tests: hours on one core, and several GB."""
     install(session)
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "slow", "-n", "0", *session.posargs)
 
 
 @nox.session(python=MAIN)

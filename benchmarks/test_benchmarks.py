@@ -1,6 +1,6 @@
 """Check, then time, every contender on every work.
 
-``python -m pytest benchmarks --benchmark-enable`` times; without that option each case runs once.
+``python -m pytest benchmarks --benchmark-enable -n 0`` times; without that option each case runs once.
 For ratios use ``python -m benchmarks.run``: it interleaves the contenders.
 """
 

@@ -317,7 +317,7 @@ def table():
 
 GROUPS: dict[str, list] = {}
 for _row in table():
-    GROUPS.setdefault(_row.id.partition(":")[0], []).append(_row)
+    GROUPS.setdefault(_row.id.partition(":")[0] if ":" in _row.id else _row.id.split()[0], []).append(_row)
 
 
 # A test for every row would spend more time on the tests than on the rows.

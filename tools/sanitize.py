@@ -118,7 +118,16 @@ def missing(kind: str) -> str | None:
 
 def pytest(room: Path, environment: dict[str, str], tests: list[str]) -> bool:
     # What a sanitizer writes before it ends the process must be seen: only Python's output is captured.
-    options = ["-q", "-x", "-p", "no:cacheprovider", "--capture=sys", *(f"--ignore=tests/{name}" for name in MEASURED)]
+    options = [
+        "-q",
+        "-x",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "--capture=sys",
+        *(f"--ignore=tests/{name}" for name in MEASURED),
+    ]
     command = [sys.executable, "-m", "pytest", *options, *tests]
     return subprocess.run(command, cwd=room, env=environment, check=False).returncode == 0
 
