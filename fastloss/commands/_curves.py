@@ -203,7 +203,7 @@ def _softmax(loss: Loss, params: dict[str, Any], target: float, x: np.ndarray) -
         others = [shares]
     function = getattr(fl, loss.name)
     values, grad, *_ = function(logits, *others, reduction="none", **params)
-    more = {"advantages": others[1]} if loss.target == "action" else {}
+    more: dict[str, Any] = {"advantages": others[1]} if loss.target == "action" else {}
     return values, grad[:, 0], fl.grad_hess(function, logits, others[0], **more, **params)[1][:, 0]
 
 
