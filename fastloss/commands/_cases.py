@@ -59,7 +59,8 @@ class Case:
         """Return the Hessian by the public function."""
         # What a loss takes besides prediction and target by place, this takes by name.
         function = getattr(fl, self.loss.name)
-        more: dict[str, Any] = dict(zip(list(inspect.signature(function).parameters)[2:], self.others[1:], strict=False))
+        names = list(inspect.signature(function).parameters)[2:]
+        more: dict[str, Any] = dict(zip(names, self.others[1:], strict=False))
         with fl.use_backend(backend):
             return fl.grad_hess(function, self.x, self.others[0], **more, **self.params)[1]
 
