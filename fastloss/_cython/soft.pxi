@@ -547,7 +547,9 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
                 weights[r] = 1.0
             if e.weight != NULL:
                 load_weights(e, start, weights, n)
-            for r in range(n):
+            if job.row.classes <= NARROW:
+                bad |= soft_tiles(job, start, y, weights, values, n, _)
+            for r in range(n if job.row.classes > NARROW else 0):
                 values[r] = 0.0
                 if y[r] < 0:
                     clear_row(job, start + r, _)

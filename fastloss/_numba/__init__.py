@@ -9,7 +9,7 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, soft_heads, wide
+from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, soft_heads, soft_narrow, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
@@ -203,4 +203,6 @@ def softmax(
         weight.astype(np.float64, copy=False), mask, float(scale), flat(losses), flat(grad), flat(lse),
         flat(entropies), _NO_INDICES if top is None else top, flat(hess),
     )  # fmt: skip
-    return _run(soft.soft_blocks, arguments, partials, block_rows(classes) * classes, threads, dtype, soft.ROOM)
+    few = classes <= NARROW
+    kernel, room = (soft_narrow.soft_tiles, soft_narrow.ROOM) if few else (soft.soft_blocks, soft.ROOM)
+    return _run(kernel, arguments, partials, block_rows(classes) * classes, threads, dtype, room)

@@ -1,0 +1,522 @@
+"""Softmax losses of few classes, rows side by side; ``_cython/soft_narrow.pxi`` operation by operation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
+from fastloss._how import FOCAL, JENSEN_SHANNON, LOG_PROBS, LOGITS, POLY, PROBS
+from fastloss._numba._jit import apart, bare, fma, inline, kernel, ptr
+from fastloss._numba.blocks import add_lanes, belongs, clear, load_mask, load_weights, put, total, value_at
+from fastloss._numba.narrow import exp_apart, side_maxima, side_sums
+from fastloss._numba.primitives_generated import exp_f64, log1p_f64, log_f64
+from fastloss._numba.rows import INFINITY, NAN, NEAR, load_targets, to_limit
+from fastloss._numba.soft import UNIT_DOMAIN, prepare, spread_of, surplus
+from fastloss._numba.soft_heads import side_focal, side_poly
+from fastloss._numba.tiles import transpose
+
+FLAT, SLOPES, BESIDE, L, E, T, F, SIDES = (k * CHUNK for k in range(8))  # where in the room of reals
+REALS = SIDES + 2 * SIDE
+MASS, ENTROPY, DRIFT, SHARED, SPREAD, U, C_Y, P_Y, Q_Y, G_Y, SLOPE, SPARE, FACTOR, SCALE, PULL, AT, Y, WEIGHT = (
+    5 * CHUNK + k * SIDE for k in range(18)
+)
+OWN = WEIGHT + SIDE  # sums of a row's exponentials: six values, and of a teacher's
+OTHER = OWN + 6 * SIDE
+LOST, _, ALL_Y, ALL_WEIGHTS, VALUES = (OTHER + k * SIDE for k in range(6, 11))
+ROOM = REALS + 2 * (VALUES + SIDE)  # elements of work that the kernel needs, if doubles count for two
+
+
+class Job(NamedTuple):
+    """As in ``soft.py``, for fewer arrays: pointers, which of them are there, and the options."""
+
+    like: Any
+    doubles: Any
+    x: Any
+    shares: Any
+    class_weight: Any
+    legal: Any
+    factor: Any
+    grad: Any
+    lse: Any
+    entropies: Any
+    top: Any
+    index: Any
+    soft: Any
+    weighted: Any
+    masked: Any
+    factored: Any
+    differentiated: Any
+    extras: Any
+    classes: Any
+    legal_step: Any
+    form: Any
+    kind: Any
+    input_kind: Any
+    divergence: Any
+    scale: Any
+    smoothing: Any
+    temperature: Any
+    softcap: Any
+    z_loss: Any
+    entropy: Any
+    params: Any
+    count: Any
+
+
+class Sum(NamedTuple):
+    """Of the exponentials of each row; as in ``soft.py``, but that the unit is 1."""
+
+    m: Any
+    s: Any
+    log: Any
+    share: Any
+    lse: Any
+    top: Any
+
+
+@inline
+def sums_at(doubles, start):
+    return Sum(
+        ptr(doubles, start), ptr(doubles, start + SIDE), ptr(doubles, start + 2 * SIDE), ptr(doubles, start + 3 * SIDE),
+        ptr(doubles, start + 4 * SIDE), ptr(doubles[start + 5 * SIDE :].view(np.int64), 0),
+    )  # fmt: skip
+
+
+@apart
+@inline
+def columns(flat, x, y, c, n, padded):
+    """The values of each class; nothing of a masked row may be looked at."""
+    transpose(flat, c, x, padded, n, c)
+    for r in range(padded):
+        if y[r] < 0:
+            for k in range(c):
+                x[k * padded + r] = 0.0
+
+
+@inline
+def prepare_tile(job, teacher, first, y, n, padded, flat, slope, sloped, x):
+    """Logits as the softmax takes them; their derivatives stay row by row."""
+    c, at = job.classes, ptr(flat, 0)
+    if teacher or not job.masked or job.legal_step > 0:
+        prepare(job, teacher, first * c, first * c, n * c, False, at, slope, sloped)
+    else:
+        for r in range(n):
+            prepare(job, False, (first + r) * c, 0, c, False, ptr(at, r * c), ptr(slope, r * c), sloped)
+    columns(flat, x, y, c, n, padded)
+
+
+@apart
+@inline
+def sum_tile(x, e, beside, sides, lost, out, c, n, padded):
+    """As sum_row."""
+    m, ones = sides[:padded], sides[SIDE : SIDE + padded]
+    lowest, size = sides.dtype.type(-INFINITY), c * padded
+    top, s = out.top, out.s
+    for r in range(padded):
+        m[r] = lowest
+        ones[r] = -1.0
+        lost[r] = 0.0
+        lost[SIDE + r] = 0.0
+        top[r] = 0
+    side_maxima(x, m, beside, c)
+    near = True
+    for r in range(padded):
+        near &= abs(m[r]) < NEAR
+        out.lse[r] = m[r]
+    for k in range(c - 1, -1, -1):
+        part = x[k * padded : (k + 1) * padded]
+        for r in range(padded):
+            top[r] = k if (part[r] == m[r]) & (m[r] > lowest) else top[r]
+    if not near:
+        for r in range(n):
+            if m[r] == INFINITY:  # one logit of +inf stands for its limit
+                count, nan = 0, False
+                for k in range(c):
+                    v = x[k * padded + r]
+                    nan |= v != v
+                    count += v == INFINITY
+                m[r] = NAN if nan or count != 1 else 0.0
+                out.lse[r] += m[r]
+                to_limit(x[r : c * padded], padded)
+                for k in range(c):
+                    beside[k * padded + r] = m[r]
+    for k in range(size):
+        e[k] = x[k]
+    exp_apart(ptr(e, 0), ptr(beside, 0), size, near)
+    side_sums(e, lost[SIDE : SIDE + padded], ones, lost[:padded], c)
+    for r in range(padded):
+        out.m[r] = m[r]
+        nothing = out.m[r] - out.m[r]  # NaN without a finite maximum, even of one class
+        s[r] = (lost[SIDE + r] + (lost[r] + np.float64(ones[r]))) + nothing
+        out.log[r] = log1p_f64(s[r])
+        out.share[r] = 1.0 / (1.0 + s[r])
+        out.lse[r] += out.log[r]
+
+
+@apart
+@inline
+def side_add(sums, v, c, n):
+    """Sums over classes, in fours."""
+    whole = c - c % 4
+    for r in range(n):
+        sums[r] = 0.0
+    for k in range(0, whole, 4):
+        a, b, d, e = ptr(v, k * n), ptr(v, (k + 1) * n), ptr(v, (k + 2) * n), ptr(v, (k + 3) * n)
+        for r in range(n):
+            sums[r] = sums[r] + ((a[r] + b[r]) + (d[r] + e[r]))
+    for k in range(whole, c):
+        a = ptr(v, k * n)
+        for r in range(n):
+            sums[r] = sums[r] + a[r]
+
+
+@apart
+@inline
+def side_shares(p, e, found, c, n):
+    share = found.share
+    for k in range(c):
+        a, b = ptr(p, k * n), ptr(e, k * n)
+        for r in range(n):
+            a[r] = np.float64(b[r]) * share[r]
+
+
+@apart
+@inline
+def side_costs(cost, x, found, c, n):
+    m, log = found.m, found.log
+    for k in range(c):
+        a, b = ptr(cost, k * n), ptr(x, k * n)
+        for r in range(n):
+            a[r] = (m[r] - np.float64(b[r])) + log[r]
+
+
+@inline
+def side_product(w, c):
+    return w * c if w != 0.0 else 0.0
+
+
+@apart
+@inline
+def products(v, w, c, n):
+    for k in range(n):
+        v[k] = side_product(w[k], c[k])
+
+
+@apart
+@inline
+def exponentials(p, x, n):
+    for k in range(n):
+        p[k] = exp_f64(np.float64(x[k]))
+
+
+@apart
+@inline
+def logarithms(h, x, n):
+    for k in range(n):
+        h[k] = log_f64(np.float64(x[k]))
+
+
+@apart
+@inline
+def surpluses(v, p, w, n):
+    for k in range(n):
+        v[k] = side_product(p[k], surplus(p[k], w[k]))
+
+
+@inline
+def own_shares(job, own, x, e, p, cost, c, n):
+    """p and c = -log p."""
+    if job.input_kind == LOGITS:
+        side_shares(p, e, own, c, n)
+        side_costs(cost, x, own, c, n)
+    elif job.input_kind == LOG_PROBS:
+        for k in range(c * n):
+            cost[k] = -np.float64(x[k])
+        exponentials(p, x, c * n)
+    else:
+        logarithms(cost, x, c * n)
+        for k in range(c * n):
+            p[k] = np.float64(x[k])
+            cost[k] = -cost[k]
+
+
+@inline
+def other_shares(job, first, y, count, n, other, work, room, w, h):
+    """w and, for a divergence, log w. Whether a share is no probability."""
+    c, size, bad, keep = job.classes, job.classes * n, 0, 1.0 - job.smoothing
+    flat, t, f = work[FLAT : FLAT + CHUNK], work[T : T + CHUNK], work[F : F + CHUNK]
+    tp = ptr(t, 0)
+    if not job.soft:
+        for k in range(size):
+            w[k] = 0.0
+    elif job.kind == LOGITS:
+        prepare_tile(job, True, first, y, count, n, flat, ptr(flat, 0), False, t)
+        sum_tile(t, f, work[BESIDE : BESIDE + CHUNK], work[SIDES:], room[LOST:], other, c, count, n)
+        side_shares(w, ptr(f, 0), other, c, n)
+        if job.divergence:
+            for k in range(c):
+                a, b = ptr(h, k * n), ptr(tp, k * n)
+                for r in range(n):
+                    a[r] = (np.float64(b[r]) - other.m[r]) - other.log[r]
+    else:
+        shares = ptr(job.shares, first * c)
+        for k in range(count * c):
+            flat[k] = value_at(shares, k, job.like)
+        columns(flat, t, y, c, count, n)
+        if job.kind == LOG_PROBS:
+            for k in range(size):
+                h[k] = np.float64(tp[k])
+            exponentials(w, tp, size)
+        else:
+            for k in range(size):
+                bad |= not belongs(UNIT_DOMAIN, tp[k])
+            for k in range(size):
+                w[k] = np.float64(tp[k])
+            if job.divergence:
+                logarithms(h, tp, size)
+    if job.smoothing != 0.0:
+        spread = ptr(room, SPREAD)
+        for k in range(c):
+            a = ptr(w, k * n)
+            if job.masked:
+                legal = ptr(job.legal, first * job.legal_step + k)
+                for r in range(count):
+                    a[r] = fma(keep, a[r], spread[r] if legal[r * job.legal_step] else 0.0)
+            else:
+                for r in range(n):
+                    a[r] = fma(keep, a[r], spread[r])
+    if job.weighted:
+        for k in range(c):
+            a, weight = ptr(w, k * n), job.class_weight[k]
+            for r in range(n):
+                a[r] = a[r] * weight
+    return bad != 0
+
+
+@inline
+def weight_of(job, y):
+    return job.class_weight[max(y, 0)] if job.weighted else 1.0
+
+
+@apart
+@inline
+def head(job, first, y, count, n, own, x, e, room, at):
+    """The index's own term."""
+    mass, entropy, shared, spread = ptr(room, MASS), ptr(room, ENTROPY), ptr(room, SHARED), ptr(room, SPREAD)
+    u, c_y, p_y, q_y, g_y = ptr(room, U), ptr(room, C_Y), ptr(room, P_Y), ptr(room, Q_Y), ptr(room, G_Y)
+    slope, pull, more = ptr(room, SLOPE), ptr(room, PULL), job.entropy
+    for r in range(n):
+        u[r] = (1.0 - job.smoothing) * weight_of(job, y[r])
+        at[r] = max(y[r], 0) * n + r
+    if job.factored:
+        for r in range(count):
+            u[r] = u[r] * np.float64(value_at(job.factor, first + r, job.like))
+    for r in range(n):
+        x_y, e_y, s = np.float64(x[at[r]]), np.float64(e[at[r]]), own.s[r]
+        gap, d = own.m[r] - x_y, 1.0 + s
+        c_y[r] = gap + own.log[r]
+        p_y[r] = e_y / d
+        q_y[r] = (s if gap == 0.0 else d - e_y) / d
+        g_y[r] = more * p_y[r] * (entropy[r] - c_y[r]) if (more != 0.0) & (p_y[r] != 0.0) else 0.0
+    if job.form == FOCAL:
+        side_focal(c_y, p_y, q_y, slope, job.params[0], n)
+    elif job.form == POLY:
+        side_poly(c_y, p_y, q_y, slope, ptr(room, SPARE), job.params, job.count, n)
+    for r in range(n):
+        shared[r] = shared[r] + side_product(u[r], c_y[r])
+        u[r] = u[r] * slope[r]
+        g_y[r] = g_y[r] + (p_y[r] * (mass[r] + pull[r]) - (u[r] * q_y[r] + spread[r] * weight_of(job, y[r])))
+
+
+@apart
+@inline
+def gradients(job, jensen, shared, c, n, p, cost, w, h, v, room):
+    factor, entropy, drift, more = ptr(room, FACTOR), ptr(room, ENTROPY), ptr(room, DRIFT), job.entropy
+    logits = job.input_kind == LOGITS
+    if jensen and job.input_kind == PROBS:
+        for k in range(c * n):
+            v[k] = 0.5 * surplus(p[k], w[k])
+    elif jensen:
+        for k in range(c):
+            a, b, d = ptr(v, k * n), ptr(h, k * n), ptr(p, k * n)
+            for r in range(n):
+                a[r] = 0.5 * (b[r] - side_product(d[r], drift[r] if logits else 0.0))
+    elif logits:
+        for k in range(c):
+            a, b = ptr(v, k * n), ptr(p, k * n)
+            for r in range(n):
+                a[r] = b[r] * factor[r]
+        if shared:
+            for k in range(c * n):
+                v[k] = v[k] - w[k]
+        if more != 0.0:
+            for k in range(c):
+                a, b, d = ptr(v, k * n), ptr(p, k * n), ptr(cost, k * n)
+                for r in range(n):
+                    a[r] = a[r] + side_product(b[r], more * (entropy[r] - d[r]))
+    elif job.input_kind == LOG_PROBS:
+        for k in range(c * n):
+            v[k] = -w[k]
+    else:
+        for k in range(c * n):
+            v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
+
+
+@inline
+def soft_tile(job, first, count, n, values, work, room, ints):
+    """Rows first to first + count: their losses, weights included. Returns whether a share is no probability."""
+    c, bad = job.classes, False
+    size, base, more = c * n, first * c, job.entropy
+    flat, slopes, beside = work[FLAT : FLAT + CHUNK], ptr(work, SLOPES), work[BESIDE : BESIDE + CHUNK]
+    x, e = work[L : L + CHUNK], work[E : E + CHUNK]
+    p, cost, w, h, v = ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK), ptr(room, 4 * CHUNK)
+    mass, entropy, drift, shared = ptr(room, MASS), ptr(room, ENTROPY), ptr(room, DRIFT), ptr(room, SHARED)
+    spread, u, g_y, slope = ptr(room, SPREAD), ptr(room, U), ptr(room, G_Y), ptr(room, SLOPE)
+    factor, scale, pull, weights = ptr(room, FACTOR), ptr(room, SCALE), ptr(room, PULL), ptr(room, WEIGHT)
+    at, y = ptr(ints, AT), ptr(ints, Y)
+    own, other = sums_at(room, OWN), sums_at(room, OTHER)
+    soft, jensen = job.soft or job.smoothing != 0.0, job.form == JENSEN_SHANNON
+    logits, entropic = job.input_kind == LOGITS, more != 0.0 or job.extras
+    bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.masked)
+    for r in range(n):
+        mass[r] = 0.0
+        entropy[r] = 0.0
+        drift[r] = 0.0
+        shared[r] = 0.0
+        u[r] = 0.0
+        slope[r] = 1.0
+        pull[r] = 0.0
+        spread[r] = 0.0
+    if job.smoothing != 0.0:
+        for r in range(count):
+            spread[r] = spread_of(job, first + r)
+    if logits:
+        prepare_tile(job, False, first, y, count, n, flat, slopes, bent, x)
+        sum_tile(x, e, beside, work[SIDES:], room[LOST:], own, c, count, n)
+        if job.z_loss != 0.0:
+            for r in range(n):
+                pull[r] = 2.0 * job.z_loss * own.lse[r]
+    else:
+        source = ptr(job.x, base)
+        for k in range(count * c):
+            flat[k] = value_at(source, k, job.like)
+        columns(flat, x, y, c, count, n)
+    own_shares(job, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
+    if soft:
+        bad = other_shares(job, first, y, count, n, other, work, room, w, h)
+        side_add(mass, w, c, n)
+    if entropic:
+        products(v, p, cost, size)
+        side_add(entropy, v, c, n)
+    if jensen:
+        surpluses(h, p, w, size)
+        side_add(drift, h, c, n)
+        surpluses(v, w, p, size)
+        for k in range(size):
+            v[k] = 0.5 * (h[k] + v[k])
+    elif job.divergence:
+        for k in range(size):
+            v[k] = h[k] + cost[k]
+        products(v, w, v, size)
+    elif soft:
+        products(v, w, cost, size)
+    if soft:
+        side_add(shared, v, c, n)
+    if job.index:
+        head(job, first, y, count, n, own, ptr(x, 0), ptr(e, 0), room, at)
+    if job.z_loss != 0.0:
+        for r in range(n):
+            shared[r] = shared[r] + job.z_loss * own.lse[r] * own.lse[r]
+    for r in range(count):
+        values[r] = (shared[r] - more * entropy[r]) * weights[r] if y[r] >= 0 else 0.0
+    if job.extras:
+        lse, entropies, top = ptr(job.lse, first), ptr(job.entropies, first), ptr(job.top, first)
+        for r in range(count):
+            kept = y[r] >= 0
+            top[r] = own.top[r] if kept else -1
+            put(lse, r, own.lse[r] if kept else 0.0)
+        for r in range(count):
+            put(entropies, r, entropy[r] if y[r] >= 0 else 0.0)
+    if not job.differentiated:
+        return bad
+    for r in range(n):
+        scale[r] = job.scale * weights[r]
+        factor[r] = u[r] + mass[r] + pull[r]
+    gradients(job, jensen, soft, c, n, p, cost, w, h, v, room)
+    if job.index:
+        for r in range(n):
+            v[at[r]] = g_y[r]
+    for k in range(c):
+        a, b = ptr(x, k * n), ptr(v, k * n)
+        for r in range(n):
+            a[r] = b[r] * scale[r]
+    transpose(x, n, flat, c, c, count)
+    if bent:
+        for k in range(count * c):
+            flat[k] = flat[k] * slopes[k] if slopes[k] != 0.0 else job.like.dtype.type(0.0)
+    for r in range(count):
+        if y[r] < 0:
+            for k in range(c):
+                flat[r * c + k] = 0.0
+    g = ptr(job.grad, base)
+    for k in range(count * c):
+        put(g, k, flat[k])
+    return bad
+
+
+@kernel
+def soft_tiles(
+    x, classes, target, shares, numbers, form, kind, input_kind, divergence, class_weight, ignore_index, legal, factor,
+    weight, mask, scale, losses, grad, lse, entropies, top, partials, first, last, work, flags, lanes,
+):  # fmt: skip
+    target, weight, mask, flags = bare(target), bare(weight), bare(mask), bare(flags)
+    work, lanes = bare(work), bare(lanes)[:LANES]
+    room = work[REALS:].view(np.float64)
+    ints = room.view(np.int64)
+    step = classes if legal.size > classes else 0
+    job = Job(
+        work, ptr(room, 0), ptr(x, 0), ptr(shares, 0), ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0),
+        ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0),
+        target.size > 0, shares.size > 0, class_weight.size > 0, legal.size > 0, factor.size > 0, grad.size > 0,
+        lse.size > 0, classes, step, form, kind, input_kind, divergence, scale,
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], ptr(numbers, 5), numbers.size - 5,
+    )  # fmt: skip
+    bad = False
+    n = x.size // classes
+    rows = max(1, BLOCK // classes)
+    tile = min(SIDE, CHUNK // classes // 16 * 16)
+    for block in range(first, last):
+        clear(lanes)
+        stop = min((block + 1) * rows, n)
+        for start in range(block * rows, stop, SIDE):
+            size = min(stop - start, SIDE)
+            y, weights = ints[ALL_Y : ALL_Y + size], room[ALL_WEIGHTS : ALL_WEIGHTS + size]
+            values = room[VALUES : VALUES + size]
+            if job.index:
+                bad |= load_targets(target, start, size, classes, ignore_index, mask, y)
+            else:
+                for r in range(size):
+                    y[r] = 0
+                if mask.size > 0:
+                    given = load_mask(mask, n, start, flags[:size])
+                    for r in range(size):
+                        y[r] = 0 if given[r] else -1
+            for r in range(size):
+                weights[r] = 1.0
+            if weight.size > 0:
+                load_weights(weight, n, start, weights)
+            for at in range(0, size, tile):
+                count = min(tile, size - at)
+                padded = (count + 15) // 16 * 16
+                for r in range(padded):
+                    ints[Y + r] = y[at + r] if r < count else -1
+                    room[WEIGHT + r] = weights[at + r] if r < count else 0.0
+                bad |= soft_tile(job, start + at, count, padded, ptr(values, at), work, room, ints)
+            add_lanes(lanes, values, size)
+            if losses.size > 0:
+                for r in range(size):
+                    put(losses, start + r, values[r])
+        partials[block] = total(lanes)
+    return bad
