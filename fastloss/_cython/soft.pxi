@@ -521,7 +521,7 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
     cdef const Entries* e = &job.row.entries
     cdef const uint8_t* mask
     cdef Py_ssize_t block, start, stop, n, r
-    cdef bint bad = False
+    cdef bint bad = False, tiled = job.row.classes <= NARROW and job.hess == NULL
     cdef double lanes[LANES]
     cdef int64_t y[SIDE]
     cdef uint8_t flags[SIDE]
@@ -547,9 +547,9 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
                 weights[r] = 1.0
             if e.weight != NULL:
                 load_weights(e, start, weights, n)
-            if job.row.classes <= NARROW:
+            if tiled:
                 bad |= soft_tiles(job, start, y, weights, values, n, _)
-            for r in range(n if job.row.classes > NARROW else 0):
+            for r in range(0 if tiled else n):
                 values[r] = 0.0
                 if y[r] < 0:
                     clear_row(job, start + r, _)

@@ -201,8 +201,10 @@ def softmax(
         _NO_DOUBLES if class_weight is None else _readable(class_weight), ignore_index,
         (_NO_FLAGS if legal is None else _readable(legal.reshape(-1))).view(np.uint8), flat(factor),
         weight.astype(np.float64, copy=False), mask, float(scale), flat(losses), flat(grad), flat(lse),
-        flat(entropies), _NO_INDICES if top is None else top, flat(hess),
+        flat(entropies), _NO_INDICES if top is None else top,
     )  # fmt: skip
-    few = classes <= NARROW
-    kernel, room = (soft_narrow.soft_tiles, soft_narrow.ROOM) if few else (soft.soft_blocks, soft.ROOM)
+    if classes <= NARROW and hess is None:
+        kernel, room = soft_narrow.soft_tiles, soft_narrow.ROOM
+    else:
+        kernel, room, arguments = soft.soft_blocks, soft.ROOM, (*arguments, flat(hess))
     return _run(kernel, arguments, partials, block_rows(classes) * classes, threads, dtype, room)
