@@ -30,6 +30,14 @@ cdef void columns(const Tile* tile, const real* flat, real* x) noexcept nogil:
                 x[k * tile.padded + r] = <real>0.0
 
 
+cdef void load_tile(const SoftJob* job, const void* source, Py_ssize_t first, const Tile* tile, real* flat, real* x) noexcept nogil:
+    if is_native(job.row.entries.code, x):
+        columns(tile, <const real*>source + first * tile.c, x)
+    else:
+        load(job.row.entries.code, source, first * tile.c, flat, tile.n * tile.c)
+        columns(tile, flat, x)
+
+
 cdef void prepare_tile(const SoftJob* job, bint teacher, Py_ssize_t first, const Tile* tile, real* flat, real* slope,
                        real* l) noexcept nogil:
     # Logits as the softmax takes them; their derivatives stay row by row.
@@ -160,7 +168,9 @@ cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
     elif job.input_kind == LOG_PROBS:
         for k in range(tile.size):
             cost[k] = -<double>l[k]
-            p[k] = exp_f64(<double>l[k])
+        if job.form == JENSEN_SHANNON:
+            for k in range(tile.size):
+                p[k] = exp_f64(<double>l[k])
     else:
         for k in range(tile.size):
             p[k] = <double>l[k]
@@ -188,8 +198,7 @@ cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, c
                 for r in range(n):
                     h[k * n + r] = (<double>t[k * n + r] - other.m[r]) - other.log[r]
     else:
-        load(job.row.entries.code, job.shares, first * c, flat, tile.n * c)
-        columns(tile, flat, t)
+        load_tile(job, job.shares, first, tile, flat, t)
         if job.kind == LOG_PROBS:
             for k in range(tile.size):
                 h[k] = <double>t[k]
@@ -270,15 +279,15 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         slope[r] = 1.0
         pull[r] = 0.0
         spread[r] = spread_of(job, first + r) if row.smoothing != 0.0 and r < tile.n else 0.0
+    if bent:
+        prepare_tile(job, False, first, tile, flat, slopes, l)
+    else:
+        load_tile(job, row.x, first, tile, flat, l)
     if logits:
-        prepare_tile(job, False, first, tile, flat, &slopes[0] if bent else <real*>NULL, l)
         sum_tile(tile, job.top != NULL, l, e, beside, &own)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
-    else:
-        load(code, row.x, base, flat, tile.n * c)
-        columns(tile, flat, l)
     own_shares(job, tile, soft or entropic, &own, l, e, p, cost)
     if soft:
         bad = other_shares(job, first, tile, spread, flat, t, f, beside, w, h)

@@ -262,7 +262,8 @@ def own_shares(job, costs, own, x, e, p, cost, c, n):
     elif job.input_kind == LOG_PROBS:
         for k in range(c * n):
             cost[k] = -np.float64(x[k])
-        exponentials(p, x, c * n)
+        if job.form == JENSEN_SHANNON:
+            exponentials(p, x, c * n)
     else:
         logarithms(cost, x, c * n)
         for k in range(c * n):
