@@ -30,6 +30,14 @@ cdef void columns(const Tile* tile, const real* flat, real* x) noexcept nogil:
                 x[k * tile.padded + r] = <real>0.0
 
 
+cdef void load_tile(const SoftJob* job, const void* source, Py_ssize_t first, const Tile* tile, real* flat, real* x) noexcept nogil:
+    if is_native(job.row.entries.code, x):
+        columns(tile, <const real*>source + first * tile.c, x)
+    else:
+        load(job.row.entries.code, source, first * tile.c, flat, tile.n * tile.c)
+        columns(tile, flat, x)
+
+
 cdef void prepare_tile(const SoftJob* job, bint teacher, Py_ssize_t first, const Tile* tile, real* flat, real* slope,
                        real* l) noexcept nogil:
     # Logits as the softmax takes them; their derivatives stay row by row.
@@ -42,22 +50,24 @@ cdef void prepare_tile(const SoftJob* job, bint teacher, Py_ssize_t first, const
     columns(tile, flat, l)
 
 
-cdef void sum_tile(const Tile* tile, real* l, real* e, real* beside, TileSum* out) noexcept nogil:
-    # As sum_row.
+cdef void sum_tile(const Tile* tile, bint places, real* l, real* e, real* beside, TileSum* out) noexcept nogil:
+    # As sum_row; the maxima's places only if they are wanted.
     cdef Py_ssize_t r, k, c = tile.c, padded = tile.padded, count
     cdef bint outside = False, nan
     cdef real m[SIDE]
     for r in range(padded):
         m[r] = <real>-INFINITY
-        out.top[r] = 0
         out.s[r] = 0.0
     side_maxima(l, m, beside, c, padded)
     for r in range(padded):
         outside |= not abs_f64(m[r]) < <double>NEAR
         out.lse[r] = m[r]
-    for k in range(c - 1, -1, -1):
+    if places:
         for r in range(padded):
-            out.top[r] = k if l[k * padded + r] == m[r] and m[r] > <real>-INFINITY else out.top[r]
+            out.top[r] = 0
+        for k in range(c - 1, -1, -1):
+            for r in range(padded):
+                out.top[r] = k if l[k * padded + r] == m[r] and m[r] > <real>-INFINITY else out.top[r]
     if outside:
         for r in range(tile.n):
             if m[r] == <real>INFINITY:  # one logit of +inf stands for its limit
@@ -99,6 +109,41 @@ cdef void side_add(double* sums, const double* v, Py_ssize_t c, Py_ssize_t n) no
             sums[r] = sums[r] + a[r]
 
 
+cdef inline double side_product(double w, double c) noexcept nogil:
+    return w * c if w != 0.0 else 0.0
+
+
+cdef void side_dot(double* sums, const double* w, const double* v, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
+    # As side_add, of products.
+    cdef Py_ssize_t r, k, whole = c - c % 4
+    cdef const double* a
+    cdef const double* b
+    for r in range(n):
+        sums[r] = 0.0
+    for k in range(0, whole, 4):
+        a = w + k * n
+        b = v + k * n
+        for r in range(n):
+            sums[r] = sums[r] + ((side_product(a[r], b[r]) + side_product(a[n + r], b[n + r]))
+                                 + (side_product(a[2 * n + r], b[2 * n + r]) + side_product(a[3 * n + r], b[3 * n + r])))
+    for k in range(whole, c):
+        a = w + k * n
+        b = v + k * n
+        for r in range(n):
+            sums[r] = sums[r] + side_product(a[r], b[r])
+
+
+cdef void side_scale_shares(real* g, const double* p, const double* w, bint soft, const double* factor,
+                            const double* scale, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t r
+    if not soft:
+        for r in range(n):
+            g[r] = <real>(p[r] * factor[r] * scale[r])
+    else:
+        for r in range(n):
+            g[r] = <real>((p[r] * factor[r] - w[r]) * scale[r])
+
+
 cdef void side_shares(double* p, const real* e, const double* factor, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t r
     for r in range(n):
@@ -111,22 +156,21 @@ cdef void side_costs(double* cost, const real* l, const double* m, const double*
         cost[r] = (m[r] - <double>l[r]) + log[r]
 
 
-cdef inline double side_product(double w, double c) noexcept nogil:
-    return w * c if w != 0.0 else 0.0
-
-
-cdef void own_shares(const SoftJob* job, const Tile* tile, const TileSum* own, const real* l, const real* e, double* p,
+cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const TileSum* own, const real* l, const real* e, double* p,
                      double* cost) noexcept nogil:
-    # p and c = -log p.
+    # p and, if it is wanted, c = -log p.
     cdef Py_ssize_t k, n = tile.padded
     if job.input_kind == LOGITS:
         for k in range(tile.c):
             side_shares(p + k * n, e + k * n, own.share, n)
-            side_costs(cost + k * n, l + k * n, own.m, own.log, n)
+            if costs:
+                side_costs(cost + k * n, l + k * n, own.m, own.log, n)
     elif job.input_kind == LOG_PROBS:
         for k in range(tile.size):
             cost[k] = -<double>l[k]
-            p[k] = exp_f64(<double>l[k])
+        if job.form == JENSEN_SHANNON:
+            for k in range(tile.size):
+                p[k] = exp_f64(<double>l[k])
     else:
         for k in range(tile.size):
             p[k] = <double>l[k]
@@ -146,7 +190,7 @@ cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, c
             w[k] = 0.0
     elif job.kind == LOGITS:
         prepare_tile(job, True, first, tile, flat, <real*>NULL, t)
-        sum_tile(tile, t, f, beside, &other)
+        sum_tile(tile, False, t, f, beside, &other)
         for k in range(c):
             side_shares(w + k * n, f + k * n, other.share, n)
         if job.divergence:
@@ -154,8 +198,7 @@ cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, c
                 for r in range(n):
                     h[k * n + r] = (<double>t[k * n + r] - other.m[r]) - other.log[r]
     else:
-        load(job.row.entries.code, job.shares, first * c, flat, tile.n * c)
-        columns(tile, flat, t)
+        load_tile(job, job.shares, first, tile, flat, t)
         if job.kind == LOG_PROBS:
             for k in range(tile.size):
                 h[k] = <double>t[k]
@@ -236,37 +279,34 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         slope[r] = 1.0
         pull[r] = 0.0
         spread[r] = spread_of(job, first + r) if row.smoothing != 0.0 and r < tile.n else 0.0
+    if bent:
+        prepare_tile(job, False, first, tile, flat, slopes, l)
+    else:
+        load_tile(job, row.x, first, tile, flat, l)
     if logits:
-        prepare_tile(job, False, first, tile, flat, &slopes[0] if bent else <real*>NULL, l)
-        sum_tile(tile, l, e, beside, &own)
+        sum_tile(tile, job.top != NULL, l, e, beside, &own)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
-    else:
-        load(code, row.x, base, flat, tile.n * c)
-        columns(tile, flat, l)
-    own_shares(job, tile, &own, l, e, p, cost)
+    own_shares(job, tile, soft or entropic, &own, l, e, p, cost)
     if soft:
         bad = other_shares(job, first, tile, spread, flat, t, f, beside, w, h)
         side_add(mass, w, c, n)
     if entropic:
-        for k in range(size):
-            v[k] = side_product(p[k], cost[k])
-        side_add(entropy, v, c, n)
+        side_dot(entropy, p, cost, c, n)
     if jensen:
         for k in range(size):
             h[k] = side_product(p[k], surplus(p[k], w[k]))
         side_add(drift, h, c, n)
         for k in range(size):
             v[k] = 0.5 * (h[k] + side_product(w[k], surplus(w[k], p[k])))
+        side_add(shared, v, c, n)
     elif job.divergence:
         for k in range(size):
-            v[k] = side_product(w[k], h[k] + cost[k])
+            h[k] = h[k] + cost[k]
+        side_dot(shared, w, h, c, n)
     elif soft:
-        for k in range(size):
-            v[k] = side_product(w[k], cost[k])
-    if soft:
-        side_add(shared, v, c, n)
+        side_dot(shared, w, cost, c, n)
     if index:
         for r in range(n):
             u[r] = (1.0 - row.smoothing) * class_weight_of(row, max(tile.y[r], 0))
@@ -319,29 +359,32 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
             for r in range(n):
                 d = drift[r] if logits else 0.0
                 v[k * n + r] = 0.5 * (h[k * n + r] - side_product(p[k * n + r], d))
-    elif logits:
+    elif logits and more != 0.0:
         for k in range(c):
             for r in range(n):
                 v[k * n + r] = p[k * n + r] * factor[r]
         if soft:
             for k in range(size):
                 v[k] = v[k] - w[k]
-        if more != 0.0:
-            for k in range(c):
-                for r in range(n):
-                    v[k * n + r] = v[k * n + r] + side_product(p[k * n + r], more * (entropy[r] - cost[k * n + r]))
+        for k in range(c):
+            for r in range(n):
+                v[k * n + r] = v[k * n + r] + side_product(p[k * n + r], more * (entropy[r] - cost[k * n + r]))
+    elif logits:
+        for k in range(c):
+            side_scale_shares(l + k * n, p + k * n, w + k * n, soft, factor, scale, n)
     elif job.input_kind == LOG_PROBS:
         for k in range(size):
             v[k] = -w[k]
     else:
         for k in range(size):
             v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
+    if jensen or more != 0.0 or not logits:
+        for k in range(c):
+            for r in range(n):
+                l[k * n + r] = <real>(v[k * n + r] * scale[r])
     if index:
         for r in range(n):
-            v[at[r]] = g_y[r]
-    for k in range(c):
-        for r in range(n):
-            l[k * n + r] = <real>(v[k * n + r] * scale[r])
+            l[at[r]] = <real>(g_y[r] * scale[r])
     transpose(l, n, flat, c, c, tile.n)
     if bent:
         for k in range(tile.n * c):

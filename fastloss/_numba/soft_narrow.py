@@ -109,8 +109,8 @@ def prepare_tile(job, teacher, first, y, n, padded, flat, slope, sloped, x):
 
 @apart
 @inline
-def sum_tile(x, e, beside, sides, lost, out, c, n, padded):
-    """As sum_row."""
+def sum_tile(x, places, e, beside, sides, lost, out, c, n, padded):
+    """As sum_row; the maxima's places only if they are wanted."""
     m, ones = sides[:padded], sides[SIDE : SIDE + padded]
     lowest, size = sides.dtype.type(-INFINITY), c * padded
     top, s = out.top, out.s
@@ -119,13 +119,15 @@ def sum_tile(x, e, beside, sides, lost, out, c, n, padded):
         ones[r] = -1.0
         lost[r] = 0.0
         lost[SIDE + r] = 0.0
-        top[r] = 0
     side_maxima(x, m, beside, c)
     near = True
     for r in range(padded):
         near &= abs(m[r]) < NEAR
         out.lse[r] = m[r]
-    for k in range(c - 1, -1, -1):
+    if places:
+        for r in range(padded):
+            top[r] = 0
+    for k in range(c - 1 if places else -1, -1, -1):
         part = x[k * padded : (k + 1) * padded]
         for r in range(padded):
             top[r] = k if (part[r] == m[r]) & (m[r] > lowest) else top[r]
@@ -172,6 +174,43 @@ def side_add(sums, v, c, n):
             sums[r] = sums[r] + a[r]
 
 
+@inline
+def side_product(w, c):
+    return w * c if w != 0.0 else 0.0
+
+
+@apart
+@inline
+def side_dot(sums, w, v, c, n):
+    """As side_add, of products."""
+    whole = c - c % 4
+    for r in range(n):
+        sums[r] = 0.0
+    for k in range(0, whole, 4):
+        a0, a1, a2, a3 = ptr(w, k * n), ptr(w, (k + 1) * n), ptr(w, (k + 2) * n), ptr(w, (k + 3) * n)
+        b0, b1, b2, b3 = ptr(v, k * n), ptr(v, (k + 1) * n), ptr(v, (k + 2) * n), ptr(v, (k + 3) * n)
+        for r in range(n):
+            low = side_product(a0[r], b0[r]) + side_product(a1[r], b1[r])
+            sums[r] = sums[r] + (low + (side_product(a2[r], b2[r]) + side_product(a3[r], b3[r])))
+    for k in range(whole, c):
+        a, b = ptr(w, k * n), ptr(v, k * n)
+        for r in range(n):
+            sums[r] = sums[r] + side_product(a[r], b[r])
+
+
+@apart
+@inline
+def scale_shares(g, p, w, soft, factor, scale, c, n):
+    for k in range(c):
+        a, b, d = ptr(g, k * n), ptr(p, k * n), ptr(w, k * n)
+        if soft:
+            for r in range(n):
+                a[r] = (b[r] * factor[r] - d[r]) * scale[r]
+        else:
+            for r in range(n):
+                a[r] = b[r] * factor[r] * scale[r]
+
+
 @apart
 @inline
 def side_shares(p, e, found, c, n):
@@ -190,18 +229,6 @@ def side_costs(cost, x, found, c, n):
         a, b = ptr(cost, k * n), ptr(x, k * n)
         for r in range(n):
             a[r] = (m[r] - np.float64(b[r])) + log[r]
-
-
-@inline
-def side_product(w, c):
-    return w * c if w != 0.0 else 0.0
-
-
-@apart
-@inline
-def products(v, w, c, n):
-    for k in range(n):
-        v[k] = side_product(w[k], c[k])
 
 
 @apart
@@ -226,15 +253,17 @@ def surpluses(v, p, w, n):
 
 
 @inline
-def own_shares(job, own, x, e, p, cost, c, n):
-    """p and c = -log p."""
+def own_shares(job, costs, own, x, e, p, cost, c, n):
+    """p and, if it is wanted, c = -log p."""
     if job.input_kind == LOGITS:
         side_shares(p, e, own, c, n)
-        side_costs(cost, x, own, c, n)
+        if costs:
+            side_costs(cost, x, own, c, n)
     elif job.input_kind == LOG_PROBS:
         for k in range(c * n):
             cost[k] = -np.float64(x[k])
-        exponentials(p, x, c * n)
+        if job.form == JENSEN_SHANNON:
+            exponentials(p, x, c * n)
     else:
         logarithms(cost, x, c * n)
         for k in range(c * n):
@@ -253,7 +282,7 @@ def other_shares(job, first, y, count, n, other, work, room, w, h):
             w[k] = 0.0
     elif job.kind == LOGITS:
         prepare_tile(job, True, first, y, count, n, flat, ptr(flat, 0), False, t)
-        sum_tile(t, f, work[BESIDE : BESIDE + CHUNK], work[SIDES:], room[LOST:], other, c, count, n)
+        sum_tile(t, False, f, work[BESIDE : BESIDE + CHUNK], work[SIDES:], room[LOST:], other, c, count, n)
         side_shares(w, ptr(f, 0), other, c, n)
         if job.divergence:
             for k in range(c):
@@ -351,11 +380,10 @@ def gradients(job, jensen, shared, c, n, p, cost, w, h, v, room):
         if shared:
             for k in range(c * n):
                 v[k] = v[k] - w[k]
-        if more != 0.0:
-            for k in range(c):
-                a, b, d = ptr(v, k * n), ptr(p, k * n), ptr(cost, k * n)
-                for r in range(n):
-                    a[r] = a[r] + side_product(b[r], more * (entropy[r] - d[r]))
+        for k in range(c):
+            a, b, d = ptr(v, k * n), ptr(p, k * n), ptr(cost, k * n)
+            for r in range(n):
+                a[r] = a[r] + side_product(b[r], more * (entropy[r] - d[r]))
     elif job.input_kind == LOG_PROBS:
         for k in range(c * n):
             v[k] = -w[k]
@@ -394,7 +422,7 @@ def soft_tile(job, first, count, n, values, work, room, ints):
             spread[r] = spread_of(job, first + r)
     if logits:
         prepare_tile(job, False, first, y, count, n, flat, slopes, bent, x)
-        sum_tile(x, e, beside, work[SIDES:], room[LOST:], own, c, count, n)
+        sum_tile(x, job.extras, e, beside, work[SIDES:], room[LOST:], own, c, count, n)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
@@ -403,27 +431,25 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         for k in range(count * c):
             flat[k] = value_at(source, k, job.like)
         columns(flat, x, y, c, count, n)
-    own_shares(job, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
+    own_shares(job, soft or entropic, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
     if soft:
         bad = other_shares(job, first, y, count, n, other, work, room, w, h)
         side_add(mass, w, c, n)
     if entropic:
-        products(v, p, cost, size)
-        side_add(entropy, v, c, n)
+        side_dot(entropy, p, cost, c, n)
     if jensen:
         surpluses(h, p, w, size)
         side_add(drift, h, c, n)
         surpluses(v, w, p, size)
         for k in range(size):
             v[k] = 0.5 * (h[k] + v[k])
+        side_add(shared, v, c, n)
     elif job.divergence:
         for k in range(size):
-            v[k] = h[k] + cost[k]
-        products(v, w, v, size)
+            h[k] = h[k] + cost[k]
+        side_dot(shared, w, h, c, n)
     elif soft:
-        products(v, w, cost, size)
-    if soft:
-        side_add(shared, v, c, n)
+        side_dot(shared, w, cost, c, n)
     if job.index:
         head(job, first, y, count, n, own, ptr(x, 0), ptr(e, 0), room, at)
     if job.z_loss != 0.0:
@@ -444,14 +470,17 @@ def soft_tile(job, first, count, n, values, work, room, ints):
     for r in range(n):
         scale[r] = job.scale * weights[r]
         factor[r] = u[r] + mass[r] + pull[r]
-    gradients(job, jensen, soft, c, n, p, cost, w, h, v, room)
+    if jensen or more != 0.0 or not logits:
+        gradients(job, jensen, soft, c, n, p, cost, w, h, v, room)
+        for k in range(c):
+            a, b = ptr(x, k * n), ptr(v, k * n)
+            for r in range(n):
+                a[r] = b[r] * scale[r]
+    else:
+        scale_shares(ptr(x, 0), p, w, soft, factor, scale, c, n)
     if job.index:
         for r in range(n):
-            v[at[r]] = g_y[r]
-    for k in range(c):
-        a, b = ptr(x, k * n), ptr(v, k * n)
-        for r in range(n):
-            a[r] = b[r] * scale[r]
+            x[at[r]] = g_y[r] * scale[r]
     transpose(x, n, flat, c, c, count)
     if bent:
         for k in range(count * c):
