@@ -7,6 +7,7 @@ import pytest
 from cases import BACKENDS, COMPILED, ELEMENTWISE, FLOATS, LOSS_NAMES
 from hypothesis import settings
 
+import fastloss as fl
 from fastloss.commands._ulp import worst_of
 
 # Derandomized: a run that fails can be repeated. No deadline: Numba may be compiling.
@@ -21,6 +22,15 @@ def pytest_collection_modifyitems(config, items):
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish(session):
+    """In a large run on several processes, each compiles one float type's Numba kernels for all of them."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None and "numba" in COMPILED and len(session.items) > 1000:
+        first = int(worker["workerid"].removeprefix("gw")) % len(FLOATS)
+        for dtype in (*FLOATS[first:], *FLOATS[:first]):
+            fl.warmup(dtypes=[dtype], backend="numba")
 
 
 @pytest.fixture(params=BACKENDS, scope="session")

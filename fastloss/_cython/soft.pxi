@@ -168,6 +168,7 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         for k in range(n):
             p[k] = <double>e[k] * factor
             c[k] = (own.m - <double>l[k]) + own.log
+            p[k] = 0.0 if c[k] == INFINITY else p[k]    # where rounding is upward, exp(-inf) leaves a trace
         if start <= own.top < start + n:
             p[own.top - start] = 1.0 / (1.0 + own.s)    # the unit may be no float32
     else:

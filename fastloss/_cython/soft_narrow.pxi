@@ -150,10 +150,12 @@ cdef void side_shares(double* p, const real* e, const double* factor, Py_ssize_t
         p[r] = <double>e[r] * factor[r]
 
 
-cdef void side_costs(double* cost, const real* l, const double* m, const double* log, Py_ssize_t n) noexcept nogil:
+cdef void side_costs(double* cost, double* p, const real* l, const double* m, const double* log, Py_ssize_t n) noexcept nogil:
+    # Where rounding is upward, the exponential of -inf leaves a trace that must not meet an infinite cost.
     cdef Py_ssize_t r
     for r in range(n):
         cost[r] = (m[r] - <double>l[r]) + log[r]
+        p[r] = 0.0 if cost[r] == INFINITY else p[r]
 
 
 cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const TileSum* own, const real* l, const real* e, double* p,
@@ -164,7 +166,7 @@ cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
         for k in range(tile.c):
             side_shares(p + k * n, e + k * n, own.share, n)
             if costs:
-                side_costs(cost + k * n, l + k * n, own.m, own.log, n)
+                side_costs(cost + k * n, p + k * n, l + k * n, own.m, own.log, n)
     elif job.input_kind == LOG_PROBS:
         for k in range(tile.size):
             cost[k] = -<double>l[k]

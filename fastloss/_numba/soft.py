@@ -250,6 +250,7 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             p[k] = np.float64(e[k]) * factor
             c[k] = (own.m - np.float64(l[k])) + own.log
+            p[k] = 0.0 if c[k] == np.inf else p[k]  # where rounding is upward, exp(-inf) leaves a trace
         if start <= own.top < start + n:
             p[own.top - start] = 1.0 / (1.0 + own.s)  # the unit may be no float32
     elif job.input_kind == LOG_PROBS:

@@ -223,12 +223,15 @@ def side_shares(p, e, found, c, n):
 
 @apart
 @inline
-def side_costs(cost, x, found, c, n):
+def side_costs(cost, p, x, found, c, n):
+    # Where rounding is upward, the exponential of -inf leaves a trace that must not meet an infinite cost.
     m, log = found.m, found.log
     for k in range(c):
-        a, b = ptr(cost, k * n), ptr(x, k * n)
+        a, b, q = ptr(cost, k * n), ptr(x, k * n), ptr(p, k * n)
         for r in range(n):
-            a[r] = (m[r] - np.float64(b[r])) + log[r]
+            v = (m[r] - np.float64(b[r])) + log[r]
+            a[r] = v
+            q[r] = 0.0 if v == np.inf else q[r]
 
 
 @apart
@@ -258,7 +261,7 @@ def own_shares(job, costs, own, x, e, p, cost, c, n):
     if job.input_kind == LOGITS:
         side_shares(p, e, own, c, n)
         if costs:
-            side_costs(cost, x, own, c, n)
+            side_costs(cost, p, x, own, c, n)
     elif job.input_kind == LOG_PROBS:
         for k in range(c * n):
             cost[k] = -np.float64(x[k])
