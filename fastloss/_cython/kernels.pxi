@@ -310,4 +310,5 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
 include "soft.pxi"
 include "soft_heads.pxi"
 include "soft_narrow.pxi"
+include "soft_wide.pxi"
 include "plain.pxi"

@@ -96,27 +96,51 @@ cdef void prepare(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t le
         to_limit(l, n, 1)
 
 
+cdef bint is_ready(const SoftJob* job, bint teacher, bint infinite, const real* _) noexcept nogil:
+    # Whether logits are as they are given.
+    cdef bint changed = infinite or job.temperature != 1.0 or (not teacher and (job.softcap > 0.0 or job.legal != NULL))
+    return is_native(job.row.entries.code, _) and not changed
+
+
+cdef const real* prepared(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, bint infinite,
+                          real* room) noexcept nogil:
+    # Prepared logits: in place where nothing is to be done.
+    if is_ready(job, teacher, infinite, room):
+        return <const real*>(job.shares if teacher else job.row.x) + at
+    prepare(job, teacher, at, legal, n, infinite, room, <real*>NULL)
+    return room
+
+
 cdef Py_ssize_t first_place(const real* l, real m, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(n):
+    cdef Py_ssize_t k, start
+    cdef bint there
+    for start in range(0, n - n % 64, 64):
+        there = False
+        for k in range(64):     # no branch to guess
+            there |= l[start + k] == m
+        if there:
+            break
+    else:
+        start = n - n % 64
+    for k in range(start, n):
         if l[k] == m:
             return k
     return 0
 
 
-cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e) noexcept nogil:
-    # Sums over a row of logits; l and e keep its last chunk.
+cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* room) noexcept nogil:
+    # The maximum of a row of logits, its place and its unit; returns the last chunk, as prepared.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k, count = 0
     cdef bint nan = False
     cdef real lanes[LANES]
-    cdef double sums[LANES]
     cdef real m = <real>-INFINITY, v
+    cdef const real* l = room
     out.infinite = False
     out.top = 0
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        prepare(job, teacher, base + start, legal + start, n, False, l, <real*>NULL)
+        l = prepared(job, teacher, base + start, legal + start, n, False, room)
         for k in range(LANES):
             lanes[k] = <real>-INFINITY
         add_maxima(lanes, l, n)
@@ -129,28 +153,43 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            prepare(job, teacher, base + start, legal + start, n, False, l, <real*>NULL)
+            l = prepared(job, teacher, base + start, legal + start, n, False, room)
             for k in range(n):
                 nan |= l[k] != l[k]
                 count += l[k] == <real>INFINITY
         out.infinite = True
         m = <real>NAN if nan or count != 1 else <real>0.0
         if c <= CHUNK:
-            to_limit(l, c, 1)
+            l = prepared(job, teacher, base, legal, n, True, room)
     out.m = m
     out.unit = exp_top_f64(m, halvings_f32(<float>m)) if is_low(m) else 1.0
+    return l
+
+
+cdef void finish_sum(Sum* out, double* lanes) noexcept nogil:
+    # From exponentials without one maximum, added to lanes.
+    out.s = total(lanes) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
+    out.log = log1p_f64(out.s)
+
+
+cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e) noexcept nogil:
+    # Sums over a row of logits; l and e keep its last chunk.
+    cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n
+    cdef double sums[LANES]
+    cdef const real* given = find_top(job, teacher, i, out, l)
+    if c <= CHUNK and given != l:
+        memcpy(l, given, c * sizeof(real))
     clear_lanes(sums)
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         if c > CHUNK:
             prepare(job, teacher, base + start, legal + start, n, out.infinite, l, <real*>NULL)
-        exp_chunk(l, m, e, n)
+        exp_chunk(l, <real>out.m, e, n)
         if start <= out.top < start + n:
             e[out.top - start] = <real>0.0
         add_exponentials(sums, e, n)
-    out.s = total(sums) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
-    out.log = log1p_f64(out.s)
+    finish_sum(out, sums)
 
 
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
@@ -176,7 +215,9 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         if job.input_kind == LOG_PROBS:
             for k in range(n):
                 c[k] = -<double>l[k]
-                p[k] = exp_f64(<double>l[k])
+            if job.form == JENSEN_SHANNON or job.hess != NULL:
+                for k in range(n):
+                    p[k] = exp_f64(<double>l[k])
         else:
             for k in range(n):
                 p[k] = <double>l[k]
@@ -262,6 +303,49 @@ cdef double own_term(const SoftJob* job, double c, double p, double q, double* s
             value = value + job.params[k] * x / (k + 1.0)
     slope[0] = derivative
     return value
+
+
+cdef struct Own:
+    # What an index's class adds.
+    double value    # to the loss
+    double u        # weight of its cost's derivative
+    double bend     # and second derivative
+    double g_y      # the gradient there
+
+
+cdef void own_class(const SoftJob* job, Py_ssize_t i, int64_t y, const Sum* own, double pull, double spread, double entropy,
+                    Own* out, const real* _) noexcept nogil:
+    cdef const RowJob* row = &job.row
+    cdef real x_y = <real>0.0
+    cdef double u = (1.0 - row.smoothing) * class_weight_of(row, y), whole = 1.0 + own.s, slope, gap, part, c_y, p_y, q_y
+    if job.factor != NULL:
+        load(row.entries.code, job.factor, i, &x_y, 1)
+        u = u * <double>x_y
+    prepare(job, False, i * row.classes + y, i * job.legal_step + y, 1, own.infinite, &x_y, <real*>NULL)
+    gap = own.m - <double>x_y
+    part = <double>exp_below(x_y, <real>own.m) / own.unit
+    p_y = part / whole
+    q_y = (own.s if gap == 0.0 else whole - part) / whole
+    c_y = gap + own.log
+    out.value = own_term(job, c_y, p_y, q_y, &slope, &out.bend)
+    out.value = u * out.value if u != 0.0 else 0.0
+    out.bend = u * out.bend
+    out.u = u * slope
+    out.g_y = p_y * pull - (out.u * q_y + spread * class_weight_of(row, y))
+    if job.entropy != 0.0:
+        out.g_y = out.g_y + (job.entropy * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
+
+
+cdef void put_extras(const SoftJob* job, Py_ssize_t i, double lse, double entropy, Py_ssize_t top, const real* _) noexcept nogil:
+    cdef real v
+    if job.lse != NULL:
+        v = <real>lse
+        store(job.row.entries.code, &v, job.lse, i, 1)
+    if job.entropies != NULL:
+        v = <real>entropy
+        store(job.row.entries.code, &v, job.entropies, i, 1)
+    if job.top != NULL:
+        job.top[i] = top
 
 
 cdef double spread_of(const SoftJob* job, Py_ssize_t i) noexcept nogil:
@@ -364,13 +448,14 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double lanes[4 * LANES]
     cdef Sum own, other
     cdef Curve a
-    cdef real x_y = <real>0.0
-    cdef double gap, c_y, p_y, q_y, u = 0.0, slope = 1.0, g_y = 0.0, value = 0.0, lse = 0.0, pull = 0.0, scale, factor, whole, bend = 0.0
+    cdef Own mine
+    cdef double value = 0.0, lse = 0.0, pull = 0.0, scale, factor
     cdef double spread = spread_of(job, i), mass = 0.0, entropy = 0.0, drift = 0.0, more = job.entropy
     cdef bint index = row.target != NULL, soft = job.shares != NULL, smooth = index and row.smoothing != 0.0
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
-    cdef bint logits = job.input_kind == LOGITS
+    cdef bint logits = job.input_kind == LOGITS, summed = (soft or smooth or entropic) and (logits or jensen)
     cdef bint bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.legal != NULL)
+    mine.u, mine.bend = 0.0, 0.0
     if logits:
         sum_row(job, False, i, &own, l, e)
         lse = own.m + own.log
@@ -380,7 +465,8 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         pull = 2.0 * job.z_loss * lse
     if soft and job.kind == LOGITS:
         sum_row(job, True, i, &other, t, f)
-    if soft or smooth or entropic:
+    # A divergence from what is no logits needs none of these sums.
+    if summed:
         for k in range(4 * LANES):
             lanes[k] = 0.0
         for chunk in range((c + CHUNK - 1) // CHUNK):
@@ -406,46 +492,23 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         drift = total(lanes + 2 * LANES)
         a.rest = total(lanes + 3 * LANES)
     if index:
-        u = (1.0 - row.smoothing) * class_weight_of(row, y)
-        if job.factor != NULL:
-            load(code, job.factor, i, &x_y, 1)
-            u = u * <double>x_y
-        prepare(job, False, base + y, i * job.legal_step + y, 1, own.infinite, &x_y, derivative)
-        gap = own.m - <double>x_y
-        whole = 1.0 + own.s
-        factor = <double>exp_below(x_y, <real>own.m) / own.unit
-        p_y = factor / whole
-        q_y = (own.s if gap == 0.0 else whole - factor) / whole
-        c_y = gap + own.log
-        value = own_term(job, c_y, p_y, q_y, &slope, &bend)
-        value = u * value if u != 0.0 else 0.0
-        bend = u * bend
-        u = u * slope
-        g_y = p_y * (mass + pull) - (u * q_y + spread * class_weight_of(row, y))
-        if more != 0.0:
-            g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
+        own_class(job, i, y, &own, mass + pull, spread, entropy, &mine, _)
+        value = mine.value
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
-    if job.lse != NULL:
-        x_y = <real>lse
-        store(code, &x_y, job.lse, i, 1)
-    if job.entropies != NULL:
-        x_y = <real>entropy
-        store(code, &x_y, job.entropies, i, 1)
-    if job.top != NULL:
-        job.top[i] = own.top
+    put_extras(job, i, lse, entropy, own.top, _)
     if row.grad == NULL and not (soft or smooth):
         return value * weight
     scale = row.entries.scale * weight
-    factor = u + mass + pull
-    a.factor, a.bend, a.entropy, a.drift = factor, bend, entropy, drift
+    factor = mine.u + mass + pull
+    a.factor, a.bend, a.entropy, a.drift = factor, mine.bend, entropy, drift
     clear_lanes(lanes)
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        if c > CHUNK or not (soft or smooth or entropic):
-            terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
+        if c > CHUNK or not summed:
+            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
         if jensen:
             for k in range(n):
                 v[k] = (p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0) + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0)
@@ -479,7 +542,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             for k in range(n):
                 v[k] = -(w[k] / p[k]) if w[k] != 0.0 else 0.0
         if index and start <= y < start + n:
-            v[y - start] = g_y
+            v[y - start] = mine.g_y
         if job.hess != NULL:
             if logits:
                 curve(job, p, cost, w, own.s / (1.0 + own.s), own.top - start, y - start if index else -1, &a, d, n)
@@ -522,7 +585,7 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
     cdef const Entries* e = &job.row.entries
     cdef const uint8_t* mask
     cdef Py_ssize_t block, start, stop, n, r
-    cdef bint bad = False, tiled = job.row.classes <= NARROW and job.hess == NULL
+    cdef bint bad = False, tiled = job.row.classes <= NARROW and job.hess == NULL, wide = is_wide(job)
     cdef double lanes[LANES]
     cdef int64_t y[SIDE]
     cdef uint8_t flags[SIDE]
@@ -554,6 +617,8 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
                 values[r] = 0.0
                 if y[r] < 0:
                     clear_row(job, start + r, _)
+                elif wide:
+                    values[r] = wide_row(job, start + r, y[r], weights[r], &bad, _)
                 else:
                     values[r] = soft_row(job, start + r, y[r], weights[r], &bad, _)
             add_lanes(lanes, values, n)

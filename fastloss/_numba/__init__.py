@@ -9,7 +9,7 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, soft_heads, soft_narrow, wide
+from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, soft_blocks, soft_heads, soft_narrow, wide
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
@@ -206,5 +206,5 @@ def softmax(
     if classes <= NARROW and hess is None:
         kernel, room = soft_narrow.soft_tiles, soft_narrow.ROOM
     else:
-        kernel, room, arguments = soft.soft_blocks, soft.ROOM, (*arguments, flat(hess))
+        kernel, room, arguments = soft_blocks.soft_blocks, soft.ROOM, (*arguments, flat(hess))
     return _run(kernel, arguments, partials, block_rows(classes) * classes, threads, dtype, room)

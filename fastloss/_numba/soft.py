@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
-from fastloss._numba._jit import apart, bare, by_type, fma, inline, kernel, ptr
-from fastloss._numba.blocks import add_lanes, belongs, clear, load_mask, load_weights, put, total, value_at
+from fastloss._blocks import CHUNK, LANES
+from fastloss._numba._jit import apart, by_type, fma, inline, ptr
+from fastloss._numba.blocks import add_lanes, belongs, clear, put, total, value_at
 from fastloss._numba.primitives_generated import (
     drop_neg_f32,
     drop_neg_f64,
@@ -20,7 +20,7 @@ from fastloss._numba.primitives_generated import (
     log1p_f64,
     log_f64,
 )
-from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
+from fastloss._numba.rows import INFINITY, NAN, to_limit
 from fastloss._numba.wide import add_exponentials, add_maxima, exp_below, exp_chunk, greatest, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
@@ -176,7 +176,15 @@ def prepare(job, teacher, at, legal, n, infinite, logits, slope, sloped):
 
 @inline
 def first_place(logits, m, n):
-    for k in range(n):
+    first = 0
+    while first + 64 <= n:
+        there, part = 0, ptr(logits, first)
+        for k in range(64):  # no branch to guess
+            there |= part[k] == m
+        if there != 0:
+            break
+        first += 64
+    for k in range(first, n):
         if logits[k] == m:
             return k
     return 0
@@ -184,11 +192,11 @@ def first_place(logits, m, n):
 
 @apart
 @inline
-def sum_row(job, teacher, i, logits, e):
-    """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
+def find_top(job, teacher, i, logits):
+    """The maximum of a row of logits, its place and its unit; ``logits`` keeps the last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
-    lanes, sums = ptr(job.work, 5 * CHUNK), ptr(job.lanes, 4 * LANES)
+    lanes = ptr(job.work, 5 * CHUNK)
     lowest = real(-INFINITY)
     m, top, infinite = lowest, 0, False
     for start in range(0, c, CHUNK):
@@ -214,18 +222,34 @@ def sum_row(job, teacher, i, logits, e):
         m = real(NAN) if nan != 0 or count != 1 else real(0.0)
         if c <= CHUNK:
             to_limit(carray(logits, c), 1)
-    unit = unit_of(m)
+    return Sum(np.float64(m), unit_of(m), 0.0, 0.0, top, infinite)
+
+
+@inline
+def finish_sum(found, lanes):
+    """From exponentials without one maximum, added to lanes."""
+    s = total(lanes) / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
+    return Sum(found.m, found.unit, s, log1p_f64(s), found.top, found.infinite)
+
+
+@apart
+@inline
+def sum_row(job, teacher, i, logits, e):
+    """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
+    real = job.like.dtype.type
+    c, base, legal = job.classes, i * job.classes, i * job.legal_step
+    sums = ptr(job.lanes, 4 * LANES)
+    found = find_top(job, teacher, i, logits)
     clear(sums)
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if c > CHUNK:
-            prepare(job, teacher, base + start, legal + start, n, infinite, logits, logits, False)
-        exp_chunk(logits, m, e, n)
-        if start <= top < start + n:
-            e[top - start] = real(0.0)
+            prepare(job, teacher, base + start, legal + start, n, found.infinite, logits, logits, False)
+        exp_chunk(logits, real(found.m), e, n)
+        if start <= found.top < start + n:
+            e[found.top - start] = real(0.0)
         add_exponentials(e, sums, n)
-    s = total(sums) / unit + (np.float64(m) - np.float64(m))  # NaN without a finite maximum, even of one class
-    return Sum(np.float64(m), unit, s, log1p_f64(s), top, infinite)
+    return finish_sum(found, sums)
 
 
 @inline
@@ -255,9 +279,10 @@ def terms(job, i, start, n, own, other, spread, a):
             p[own.top - start] = 1.0 / (1.0 + own.s)  # the unit may be no float32
     elif job.input_kind == LOG_PROBS:
         for k in range(n):
-            v = np.float64(value_at(x, k, job.like))
-            c[k] = -v
-            p[k] = exp_f64(v)
+            c[k] = -np.float64(value_at(x, k, job.like))
+        if job.form == JENSEN_SHANNON or job.curved:
+            for k in range(n):
+                p[k] = exp_f64(np.float64(value_at(x, k, job.like)))
     else:
         for k in range(n):
             v = np.float64(value_at(x, k, job.like))
@@ -417,9 +442,40 @@ def weight_of(job, y):
 
 
 @inline
+def own_class(job, i, y, own, pull, spread, entropy, x_y, slope):
+    """What an index's class adds: its loss, weights of the derivatives of its cost, the gradient there."""
+    real = job.like.dtype.type
+    u = (1.0 - job.smoothing) * weight_of(job, y)
+    if job.factored:
+        u = u * np.float64(value_at(job.factor, i, job.like))
+    prepare(job, False, i * job.classes + y, i * job.legal_step + y, 1, own.infinite, x_y, slope, True)
+    gap = own.m - np.float64(x_y[0])
+    whole = 1.0 + own.s
+    part = np.float64(exp_below(x_y[0], real(own.m))) / own.unit
+    p_y = part / whole
+    q_y = (own.s if gap == 0.0 else whole - part) / whole
+    c_y = gap + own.log
+    value, derivative, bend = own_term(job, c_y, p_y, q_y)
+    value = u * value if u != 0.0 else 0.0
+    bend = u * bend
+    u = u * derivative
+    g_y = p_y * pull - (u * q_y + spread * weight_of(job, y))
+    if job.entropy != 0.0:
+        g_y = g_y + (job.entropy * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
+    return value, u, bend, g_y
+
+
+@inline
+def put_extras(job, i, lse, entropy, top):
+    if job.extras:
+        put(job.lse, i, lse)
+        put(job.entropies, i, entropy)
+        job.top[i] = top
+
+
+@inline
 def soft_row(job, i, y, weight):
     """The loss of a row, its weight included, and whether a share is no probability."""
-    real = job.like.dtype.type
     c, base, bad = job.classes, i * job.classes, False
     room, doubles, lanes = job.work, job.doubles, ptr(job.lanes, LANES)
     a = Chunk(
@@ -429,7 +485,7 @@ def soft_row(job, i, y, weight):
     )  # fmt: skip
     p, cost, w, h, v = a.p, a.cost, a.w, a.h, a.v
     own = other = Sum(0.0, 1.0, 0.0, 0.0, 0, False)
-    u, slope, g_y, value, lse = 0.0, 1.0, 0.0, 0.0, 0.0
+    u, g_y, value, lse = 0.0, 0.0, 0.0, 0.0
     spread, mass, entropy, drift, more = spread_of(job, i), 0.0, 0.0, 0.0, job.entropy
     pull = bend = rest = 0.0
     shared = job.soft or job.smoothing != 0.0
@@ -445,7 +501,9 @@ def soft_row(job, i, y, weight):
         pull = 2.0 * job.z_loss * lse
     if job.soft and job.kind == LOGITS:
         other = sum_row(job, True, i, a.t, a.f)
-    if shared or entropic:
+    # A divergence from what is no logits needs none of these sums.
+    summed = (shared or entropic) and (logits or jensen)
+    if summed:
         for k in range(4 * LANES):
             lanes[k] = 0.0
         for start in range(0, c, CHUNK):
@@ -470,32 +528,12 @@ def soft_row(job, i, y, weight):
         drift = total(ptr(lanes, 2 * LANES))
         rest = total(ptr(lanes, 3 * LANES))
     if job.index:
-        u = (1.0 - job.smoothing) * weight_of(job, y)
-        if job.factored:
-            u = u * np.float64(value_at(job.factor, i, job.like))
         # The room of the second sum: an index has no teacher.
-        prepare(job, False, base + y, i * job.legal_step + y, 1, own.infinite, a.t, a.slope, True)
-        x_y = a.t[0]
-        gap = own.m - np.float64(x_y)
-        d = 1.0 + own.s
-        factor = np.float64(exp_below(x_y, real(own.m))) / own.unit
-        p_y = factor / d
-        q_y = (own.s if gap == 0.0 else d - factor) / d
-        c_y = gap + own.log
-        value, slope, bend = own_term(job, c_y, p_y, q_y)
-        value = u * value if u != 0.0 else 0.0
-        bend = u * bend
-        u = u * slope
-        g_y = p_y * (mass + pull) - (u * q_y + spread * weight_of(job, y))
-        if more != 0.0:
-            g_y = g_y + (more * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
+        value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope)
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
-    if job.extras:
-        put(job.lse, i, lse)
-        put(job.entropies, i, entropy)
-        job.top[i] = own.top
+    put_extras(job, i, lse, entropy, own.top)
     if not (job.differentiated or shared):
         return value * weight, bad
     scale = job.scale * weight
@@ -503,8 +541,8 @@ def soft_row(job, i, y, weight):
     clear(lanes)
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
-        if c > CHUNK or not (shared or entropic):
-            terms(job, i, start, n, own, other, spread, a)
+        if c > CHUNK or not summed:
+            bad |= terms(job, i, start, n, own, other, spread, a)
         if jensen:
             for k in range(n):
                 mine = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
@@ -555,75 +593,3 @@ def soft_row(job, i, y, weight):
     if shared:
         value = value + total(lanes)
     return value * weight, bad
-
-
-@inline
-def clear_row(job, i):
-    """A row that counts as masked."""
-    if job.differentiated:
-        g = ptr(job.grad, i * job.classes)
-        for k in range(job.classes):
-            put(g, k, 0.0)
-    if job.curved:
-        second = ptr(job.hess, i * job.classes)
-        for k in range(job.classes):
-            put(second, k, 0.0)
-    if job.extras:
-        put(job.lse, i, 0.0)
-        put(job.entropies, i, 0.0)
-        job.top[i] = -1
-
-
-@kernel
-def soft_blocks(
-    x, classes, target, shares, numbers, form, kind, input_kind, divergence, class_weight, ignore_index, legal, factor,
-    weight, mask, scale, losses, grad, lse, entropies, top, hess, partials, first, last, work, flags, lanes,
-):  # fmt: skip
-    target, weight, mask, flags = bare(target), bare(weight), bare(mask), bare(flags)
-    work, lanes, room = bare(work), lanes[:LANES], bare(lanes)
-    weights_room, values_room = room[5 * LANES : 5 * LANES + SIDE], room[5 * LANES + SIDE : 5 * LANES + 2 * SIDE]
-    y_room = room[5 * LANES + 2 * SIDE : 5 * LANES + 3 * SIDE].view(np.int64)
-    step = classes if legal.size > classes else 0
-    job = Job(
-        work, ptr(work, 0), ptr(work[REALS:].view(np.float64), 0), ptr(room, 0), ptr(x, 0), ptr(shares, 0),
-        ptr(class_weight, 0), ptr(legal, 0), ptr(factor, 0), ptr(grad, 0), ptr(lse, 0), ptr(entropies, 0), ptr(top, 0),
-        ptr(hess, 0),
-        target.size > 0, shares.size > 0, class_weight.size > 0, legal.size > 0, factor.size > 0, grad.size > 0,
-        hess.size > 0, lse.size > 0, classes, step, form, kind, input_kind, divergence, scale,
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], ptr(numbers, 5), numbers.size - 5,
-    )  # fmt: skip
-    bad = False
-    n = x.size // classes
-    rows = max(1, BLOCK // classes)
-    for block in range(first, last):
-        clear(lanes)
-        stop = min((block + 1) * rows, n)
-        for start in range(block * rows, stop, SIDE):
-            size = min(stop - start, SIDE)
-            y, weights, values = y_room[:size], weights_room[:size], values_room[:size]
-            if job.index:
-                bad |= load_targets(target, start, size, classes, ignore_index, mask, y)
-            else:
-                for r in range(size):
-                    y[r] = 0
-                if mask.size > 0:
-                    given = load_mask(mask, n, start, flags[:size])
-                    for r in range(size):
-                        y[r] = 0 if given[r] else -1
-            for r in range(size):
-                weights[r] = 1.0
-            if weight.size > 0:
-                load_weights(weight, n, start, weights)
-            for r in range(size):
-                values[r] = 0.0
-                if y[r] < 0:
-                    clear_row(job, start + r)
-                else:
-                    values[r], wrong = soft_row(job, start + r, y[r], weights[r])
-                    bad |= wrong
-            add_lanes(lanes, values, size)
-            if losses.size > 0:
-                for r in range(size):
-                    put(losses, start + r, values[r])
-        partials[block] = total(lanes)
-    return bad
