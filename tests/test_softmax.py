@@ -110,8 +110,27 @@ def test_masks_weights_and_reductions(name, backend):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_same_bits_in_place_on_threads_and_without_a_gradient(name, compiled):
-    args, options = case(name, "float32", rows=3000)
+@pytest.mark.parametrize("classes", [5, 1030])
+def test_special_logits(name, classes, dtype, compiled):
+    args, options = case(name, dtype, classes=classes)
+    x = args[0]
+    for row, specials in enumerate(
+        [[np.inf], [-np.inf], [np.inf, np.inf], [np.nan], [np.inf, np.nan], [np.inf, -np.inf]]
+    ):
+        x[row, : len(specials)] = specials
+    x[6], x[7], x[8] = -np.inf, x[7] + 3e4, 300 * x[8]
+    for extra in options[:2]:
+        with np.errstate(all="ignore"):
+            expected = call(name, *args, reduction="none", backend="numpy", **extra)
+        found = call(name, *args, reduction="none", backend=compiled, **extra)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=4e-6 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(("rows", "classes"), [(3000, 5), (400, 1030)])
+def test_the_same_bits_in_place_on_threads_and_without_a_gradient(name, rows, classes, compiled):
+    args, options = case(name, "float32", rows=rows, classes=classes)
     for extra in options:
         expected = call(name, *args, backend=compiled, **extra)
         assert call(name, *args, backend=compiled, n_threads=3, **extra).loss == expected.loss
@@ -124,9 +143,10 @@ def test_the_same_bits_in_place_on_threads_and_without_a_gradient(name, compiled
 
 @pytest.mark.parametrize("input_kind", KINDS)
 @pytest.mark.parametrize("target_kind", KINDS)
-def test_divergences_of_every_kind(input_kind, target_kind, backend):
+@pytest.mark.parametrize("classes", [4, 40, 1100])
+def test_divergences_of_every_kind(input_kind, target_kind, classes, backend):
     rng = np.random.default_rng(2)
-    a, b = rng.standard_normal((2, 6, 4))
+    a, b = rng.standard_normal((2, 6, classes))
     p, q = softmax(a), softmax(b)
     m = (p + q) / 2
     kinds = {"input_kind": input_kind, "target_kind": target_kind, "reduction": "none", "backend": backend}
@@ -155,16 +175,18 @@ def test_probabilities_of_zero(backend):
     assert fl.cross_entropy(np.array([[-np.inf, 0.0]]), np.array([[0.0, 1.0]]), backend=backend).loss == 0
 
 
-def test_one_hot_targets_are_indices(backend, dtype):
-    (x, y), _ = case("cross_entropy", dtype)
-    soft = fl.cross_entropy(x, np.eye(5, dtype=dtype)[y], reduction="none", backend=backend)
+@pytest.mark.parametrize("classes", [5, 1100])
+def test_one_hot_targets_are_indices(classes, backend, dtype):
+    (x, y), _ = case("cross_entropy", dtype, classes=classes)
+    soft = fl.cross_entropy(x, np.eye(classes, dtype=dtype)[y], reduction="none", backend=backend)
     index = fl.cross_entropy(x, y, reduction="none", backend=backend)
     np.testing.assert_allclose(soft.loss, index.loss, rtol=1e-6)
     np.testing.assert_allclose(soft.grad, index.grad, atol=3e-7)
 
 
-def test_statistics(backend, dtype):
-    (x, y), options = case("cross_entropy", dtype)
+@pytest.mark.parametrize("classes", [5, 40, 1100])
+def test_statistics(classes, backend, dtype):
+    (x, y), options = case("cross_entropy", dtype, classes=classes)
     y[3] = -100
     for extra in [{}, options[-2]]:
         stats = fl.cross_entropy_stats(x, y, backend=backend, **extra)

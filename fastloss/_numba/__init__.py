@@ -9,7 +9,17 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
-from fastloss._numba import elementwise_generated, gather, margins, narrow, soft, soft_blocks, soft_heads, soft_narrow, wide
+from fastloss._numba import (
+    elementwise_generated,
+    gather,
+    margins,
+    narrow,
+    soft,
+    soft_blocks,
+    soft_heads,
+    soft_narrow,
+    wide,
+)
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as GRAIN
