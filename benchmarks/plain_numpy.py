@@ -94,6 +94,49 @@ def cross_entropy(x, y):
     return np.mean(np.log(total[:, 0]) - right), grad
 
 
+def _softmax(x):
+    shifted = x - x.max(axis=1, keepdims=True)
+    p = np.exp(shifted)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    return p, shifted - np.log(total)
+
+
+def _of_an_index(x, y, loss, slope):
+    """What a function of the cost of the right class, and of its probability, has for a gradient."""
+    rows, (p, log_p) = np.arange(len(x)), _softmax(x)
+    cost, own = -log_p[rows, y], p[rows, y]
+    factor = slope(cost, own) / len(x)
+    p *= factor[:, None]
+    p[rows, y] -= factor
+    return np.mean(loss(cost, own)), p
+
+
+def softmax_focal_loss(x, y):
+    return _of_an_index(x, y, lambda cost, p: (1 - p) ** 2 * cost, lambda cost, p: (1 - p) * ((1 - p) + 2 * p * cost))
+
+
+def poly_loss(x, y):
+    return _of_an_index(x, y, lambda cost, p: cost + (1 - p), lambda cost, p: 1 + p)
+
+
+def policy_gradient_loss(x, y, advantages):
+    return _of_an_index(x, y, lambda cost, p: advantages * cost, lambda cost, p: advantages)
+
+
+def kl_div(x, y):
+    p, log_p = _softmax(x)
+    return np.sum(y * (np.log(y) - log_p)) / len(x), (p - y) / len(x)
+
+
+def js_div(x, y):
+    p, log_p = _softmax(x)
+    log_m = np.log((p + y) / 2)
+    mine = p * (log_p - log_m)
+    drift = mine.sum(axis=1, keepdims=True)
+    return (np.sum(mine) + np.sum(y * (np.log(y) - log_m))) / (2 * len(x)), (mine - p * drift) / (2 * len(x))
+
+
 def multi_margin_loss(x, y):
     rows = np.arange(len(x))
     violation = np.maximum(x - x[rows, y][:, None] + 1, 0)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import memory, small, startup, sweep, tables, variants
+from . import catalogue, memory, small, startup, sweep, tables, variants
 from .agreement import Disagreement
 from .headline import measure, present
 from .machine import circumstances
@@ -25,6 +25,7 @@ from .works import HEADLINE, WORKS
 # What is measured beside the works of all contenders; each has a table of its own.
 PARTS: dict[str, Callable[[Effort], Any]] = {
     "small": small.measure,
+    "losses": catalogue.measure,
     "variants": variants.measure,
     "sweep": sweep.measure,
     "memory": memory.measure,
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = circumstances()
     if "works" in parts:
         try:
-            timed = measure(works, present(), options.threads, effort)
+            timed = measure(works, present(but=("fastloss-numpy",)), options.threads, effort)
         except Disagreement as error:
             raise SystemExit(str(error)) from error
         results |= {"threads": options.threads, "rounds": effort.rounds, "works": timed}

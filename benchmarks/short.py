@@ -17,9 +17,10 @@ CURVE_EFFORT = Effort(5, 1e-3)
 _TABLE: dict[str, tuple[tuple[int, ...], ...]] = {
     "elementwise": ((32,), (10**4,), (10**6,)),
     "rows": ((32, 10), (4096, 10), (1024, 1000)),
+    "softmax": ((32, 10), (4096, 10), (1024, 1000)),
     "gather": ((32, 4), (65536, 18)),
 }
-_COLUMNS = {"elementwise": (), "rows": (10,), "gather": (10,)}
+_COLUMNS = {"elementwise": (), "rows": (10,), "softmax": (10,), "gather": (10,)}
 
 
 def losses() -> dict[str, str]:

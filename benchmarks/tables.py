@@ -85,6 +85,19 @@ def _small(results: dict[str, Any]) -> str:
     return _markdown(["µs per call", *(labels[name] for name in names)], rows)
 
 
+def _losses(results: dict[str, Any]) -> str:
+    """As ``works``, every loss once."""
+    entries = results["losses"]
+    base, *others = _seen(entries, ["fastloss-cython", "fastloss-numba", "fastloss-numpy", "numpy", "pytorch"])
+    rows = []
+    for entry in entries:
+        median = _medians(entry)
+        rows.append(
+            [entry["label"], _time(median[base], entry), *(_ratio(median.get(n), median[base]) for n in others)]
+        )
+    return _markdown(["loss + gradient", *(CONTENDERS[name].label for name in [base, *others])], rows)
+
+
 def _variants(results: dict[str, Any]) -> str:
     """Times of the plain call, and ratios to it."""
     head = [f"fastloss, {VARIANTS['plain']}", "backend", "ms"]
@@ -145,6 +158,7 @@ def _startup(results: dict[str, Any]) -> str:
 _TABLES = {
     "works": ("All contenders", "works", works),
     "small": ("Cost of small calls", "small", _small),
+    "losses": ("Every loss over a million elements", "losses", _losses),
     "variants": ("Weights, masks, float16, loss only: times as long as the plain call", "variants", _variants),
     "threads": ("Two threads: times as long as with one", "sweep", _sweep),
     "bandwidth": ("Memory bandwidth, beside a copy of as many bytes in all into a warm array", "works", _bandwidth),

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastloss.registry import LOSSES
 
-__all__ = ["HEADLINE", "MEMORY_SIZED", "WORKS", "Work"]
+__all__ = ["CATALOGUE", "HEADLINE", "MEMORY_SIZED", "WORKS", "Work"]
 
 _SHORT = {"binary_cross_entropy_with_logits": "bce", "cross_entropy": "ce", "td_loss": "td"}
 _LABELS = {"bce": "BCE with logits", "ce": "cross-entropy", "td": "TD (Huber, mask, weights)", "mse": "MSE", "l1": "L1"}
@@ -82,6 +82,12 @@ def _arrays(work: Work) -> dict[str, np.ndarray]:
     x = 3 * normal(*work.shape)
     if facts.kind == "rows":
         return {"x": x, "y": rng.integers(0, work.shape[1], n)}
+    if facts.kind == "softmax":
+        if facts.target == "distribution":
+            q = np.exp(normal(*work.shape).astype(np.float64))
+            return {"x": x, "y": (q / q.sum(axis=1, keepdims=True)).astype(work.dtype)}
+        index = rng.integers(0, work.shape[1], n)
+        return {"x": x, "y": index, "advantages": normal(n)} if facts.target == "action" else {"x": x, "y": index}
     if facts.kind == "elementwise":
         x = {"unit": 1 / (1 + np.exp(-x)), "above_minus_one": abs(x)}.get(facts.input, x).astype(work.dtype)
         y = rng.integers(0, 2, n).astype(work.dtype) if facts.target in _LABELLED else normal(n)
@@ -129,7 +135,16 @@ WORKS = HEADLINE + tuple(
 WORKS += tuple(
     work
     for facts in LOSSES.values()
-    if facts.kind == "rows"
+    if facts.kind in ("rows", "softmax")
     for work in _works(facts.name, "float32", (32, 10), (10**5, 10), (1000, 1000))
     if work not in HEADLINE
 )
+
+_MILLION = {
+    "elementwise": [(10**6,)],
+    "rows": [(10**5, 10), (1000, 1000)],
+    "softmax": [(10**5, 10), (1000, 1000)],
+    "gather": [(65536, 18)],
+}
+# Every loss over a million elements.
+CATALOGUE = tuple(work for facts in LOSSES.values() for work in _works(facts.name, "float32", *_MILLION[facts.kind]))

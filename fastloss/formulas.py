@@ -88,7 +88,7 @@ def binary_cross_entropy_with_logits(x, y, pos_weight, label_smoothing):
     target="real",
     params=(positive("delta", 1.0),),
     kinks=lambda delta: (-delta, delta),
-    loss_ulp=2.5,
+    loss_ulp=3.5,
     grad_ulp=0.5,
 )
 def huber_loss(x, y, delta):

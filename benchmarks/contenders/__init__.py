@@ -33,6 +33,7 @@ CONTENDERS = {
     for contender in (
         Contender(BASELINE, "fastloss, Cython", ("backend:cython",), fastloss_calls.on("cython")),
         Contender("fastloss-numba", "fastloss, Numba", ("backend:numba",), fastloss_calls.on("numba")),
+        Contender("fastloss-numpy", "NumPy reference", (), fastloss_calls.on("numpy"), column=False),
         Contender("numpy", "NumPy", (), numpy_formulas.prepare),
         Contender("naive-numba", "Numba loop", ("numba",), naive_numba.prepare),
         Contender("pytorch", "PyTorch", ("torch",), pytorch.prepare),

@@ -35,8 +35,41 @@ def prepare(work: Work, threads: int) -> Call | None:
             third.grad = None
         return loss, grad, *others
 
-    if work.loss == "td_loss":
-        forward = td
+    def own() -> tuple[torch.Tensor, torch.Tensor]:
+        # c = -log p of the index, and p.
+        cost = functional.cross_entropy(x, a["y"], reduction="none")
+        return cost, torch.exp(-cost)
+
+    def focal() -> tuple[torch.Tensor]:
+        cost, p = own()
+        return (((1 - p) ** 2 * cost).mean(),)
+
+    def poly() -> tuple[torch.Tensor]:
+        cost, p = own()
+        return ((cost + 1 - p).mean(),)
+
+    def kl() -> tuple[torch.Tensor]:
+        return (functional.kl_div(functional.log_softmax(x, 1), a["y"], reduction="batchmean"),)
+
+    def js() -> tuple[torch.Tensor]:
+        log_p, q = functional.log_softmax(x, 1), a["y"]
+        log_m = torch.log((log_p.exp() + q) / 2)
+        both = functional.kl_div(log_m, log_p, log_target=True, reduction="batchmean")
+        return ((both + functional.kl_div(log_m, q, reduction="batchmean")) / 2,)
+
+    def policy() -> tuple[torch.Tensor]:
+        return ((a["advantages"] * functional.cross_entropy(x, a["y"], reduction="none")).mean(),)
+
+    written = {
+        "td_loss": td,
+        "softmax_focal_loss": focal,
+        "poly_loss": poly,
+        "kl_div": kl,
+        "js_div": js,
+        "policy_gradient_loss": policy,
+    }
+    if work.loss in written:
+        forward = written[work.loss]
     elif hasattr(functional, work.loss):
         of, y, *more = getattr(functional, work.loss), *list(a.values())[1:]
         more = [third.detach().requires_grad_() for third in more]
