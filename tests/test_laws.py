@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from cases import ELEMENTWISE, LOSS_NAMES, ROWS, UNIT, assert_same_bits, build, param_sets
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastloss as fl
@@ -18,6 +18,8 @@ SHIFTS = st.integers(-(2**16), 2**16)
 SEEDS = st.integers(0, 2**31)
 # A relative tolerance for what is computed by two different ways in float64.
 CLOSE = {"rtol": 1e-13, "atol": 1e-14}
+# What is the same code for every loss needs fewer examples of each.
+FEW = settings(max_examples=12)
 # The norm of nmae_loss comes from all targets of a call.
 POINTWISE = [name for name in LOSS_NAMES if name != "nmae_loss"]
 
@@ -76,6 +78,7 @@ def test_two_classes_are_a_binary_loss(backend, x, seed, smoothing):
 
 
 @pytest.mark.parametrize("name", POINTWISE)
+@FEW
 @given(size=SIZES, seed=SEEDS, share=st.floats(0, 1))
 def test_a_mask_is_a_subset(name, backend, size, seed, share):
     case = build(name, "float64", (size,), seed=seed)
@@ -88,6 +91,7 @@ def test_a_mask_is_a_subset(name, backend, size, seed, share):
 
 
 @pytest.mark.parametrize("name", POINTWISE)
+@FEW
 @given(size=SIZES, seed=SEEDS)
 def test_an_integer_weight_is_a_repetition(name, backend, size, seed):
     case = build(name, "float64", (size,), seed=seed)
@@ -104,6 +108,7 @@ def test_an_integer_weight_is_a_repetition(name, backend, size, seed):
 
 
 @pytest.mark.parametrize("name", POINTWISE)
+@FEW
 @given(size=SIZES, seed=SEEDS, cuts=st.lists(st.integers(0, 90), max_size=5))
 def test_chunks_add_up_with_a_normalizer(name, backend, size, seed, cuts):
     case = build(name, "float64", (size,), seed=seed)
@@ -154,6 +159,7 @@ def test_the_order_of_classes_is_a_name_only(name, backend, width, rows, seed):
 
 
 @pytest.mark.parametrize("name", POINTWISE)
+@FEW
 @given(size=SIZES, seed=SEEDS)
 def test_the_order_of_entries_moves_gradients_along(name, compiled, dtype, size, seed):
     case = build(name, dtype, (size,), seed=seed)
