@@ -3,8 +3,6 @@
 The fixtures are of session scope because hypothesis wants them unchanged between its examples.
 """
 
-import importlib.util
-
 import pytest
 from cases import BACKENDS, COMPILED, ELEMENTWISE, FLOATS, LOSS_NAMES
 from hypothesis import settings
@@ -27,17 +25,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    """In a large run on several processes, each compiles some float types' Numba kernels for all of them."""
+    """In a large run on several processes, each compiles one float type's Numba kernels for all of them."""
     worker = getattr(session.config, "workerinput", None)
     if worker is not None and "numba" in COMPILED and len(session.items) > 1000:
-        shares = [["float32", "float16"], ["float64"]]
-        if importlib.util.find_spec("ml_dtypes"):
-            importlib.import_module("ml_dtypes")  # makes the name known to NumPy
-            shares[1].append("bfloat16")
-        if int(worker["workerid"].removeprefix("gw")) % 2:
-            shares.reverse()
-        for dtypes in shares:
-            fl.warmup(dtypes=dtypes, backend="numba")
+        first = int(worker["workerid"].removeprefix("gw")) % len(FLOATS)
+        for dtype in (*FLOATS[first:], *FLOATS[:first]):
+            fl.warmup(dtypes=[dtype], backend="numba")
 
 
 @pytest.fixture(params=BACKENDS, scope="session")

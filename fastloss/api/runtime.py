@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastloss import _dispatch, _threads
+from fastloss._blocks import NARROW
 from fastloss._version import __version__
 from fastloss.registry import LOSSES
 
@@ -75,17 +76,19 @@ def warmup(
             raise ValueError(f"losses must be some of {', '.join(LOSSES)}, got {name!r}")
         for dtype in dtypes:
             x, index = np.zeros((1, 2), dtype), np.zeros(1, np.int64)
+            loss, facts = getattr(fl, name), LOSSES[name]
             if name == "td_loss":
                 fl.td_loss(x, index, x[:, 0], x, index == 0, backend=backend)
-            elif name == "policy_gradient_loss":
-                fl.policy_gradient_loss(x, index, x[:, 0], backend=backend)
-            elif LOSSES[name].target in ("class", "distribution"):
-                getattr(fl, name)(x, index if LOSSES[name].target == "class" else x, backend=backend)
+            elif facts.target in ("class", "distribution", "action"):
+                for rows in (x, np.zeros((1, NARROW + 1), dtype)):  # few classes and many have kernels of their own
+                    more = (rows[:, 0],) if facts.target == "action" else ()
+                    loss(rows, rows if facts.target == "distribution" else index, *more, backend=backend)
+                    if name == "cross_entropy":
+                        loss(rows, rows, backend=backend)
             else:
-                loss, facts = getattr(fl, name), LOSSES[name]
                 x, y = np.full((1, 2), 0.5, dtype), np.ones((1, 2), dtype)
-                more: dict[str, Any] = {str(facts.third): x} if facts.needs_third else {}
-                loss(x, y, backend=backend, **more)
+                third: dict[str, Any] = {str(facts.third): x} if facts.needs_third else {}
+                loss(x, y, backend=backend, **third)
                 if facts.target in ("unit", "binary", "sign"):
                     loss(x, y.astype(np.int64), backend=backend)
-                fl.grad_hess(loss, x, y, backend=backend, **more)
+                fl.grad_hess(loss, x, y, backend=backend, **third)
