@@ -369,14 +369,20 @@ cdef struct Curve:
     double rest         # sum of p w / (p + w)
 
 
-cdef void gradient_of_jensen(Kind kind, const double* p, const double* w, double drift, double* v, Py_ssize_t n) noexcept nogil:
+cdef void surpluses(const double* p, const double* w, double* h, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(n):
+        h[k] = surplus(p[k], w[k])
+
+
+cdef void gradient_of_jensen(Kind kind, const double* p, const double* h, double drift, double* v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t k
     if kind == PROBS:
         for k in range(n):
-            v[k] = 0.5 * surplus(p[k], w[k])
+            v[k] = 0.5 * h[k]
     else:
         for k in range(n):
-            v[k] = 0.5 * p[k] * (surplus(p[k], w[k]) - (drift if kind == LOGITS else 0.0)) if p[k] != 0.0 else 0.0
+            v[k] = 0.5 * p[k] * (h[k] - (drift if kind == LOGITS else 0.0)) if p[k] != 0.0 else 0.0
 
 
 cdef void curve(const SoftJob* job, const double* p, const double* cost, const double* w, double top_rest, Py_ssize_t top,
@@ -480,8 +486,9 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                     v[k] = p[k] * cost[k] if p[k] != 0.0 else 0.0
                 add_lanes(lanes + LANES, v, n)
             if jensen:
+                surpluses(p, w, h, n)
                 for k in range(n):
-                    v[k] = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
+                    v[k] = p[k] * h[k] if p[k] != 0.0 else 0.0
                 add_lanes(lanes + 2 * LANES, v, n)
                 if job.hess != NULL:
                     for k in range(n):
@@ -510,8 +517,10 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if c > CHUNK or not summed:
             bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
         if jensen:
+            if c > CHUNK:
+                surpluses(p, w, h, n)
             for k in range(n):
-                v[k] = (p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0) + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0)
+                v[k] = (p[k] * h[k] if p[k] != 0.0 else 0.0) + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0)
             for k in range(n):
                 v[k] = 0.5 * v[k]
         elif job.divergence:
@@ -525,7 +534,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if row.grad == NULL:
             continue
         if jensen:
-            gradient_of_jensen(job.input_kind, p, w, drift, v, n)
+            gradient_of_jensen(job.input_kind, p, h, drift, v, n)
         elif logits:
             for k in range(n):
                 v[k] = p[k] * factor

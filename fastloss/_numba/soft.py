@@ -383,15 +383,22 @@ def spread_of(job, i):
     return job.smoothing / np.float64(count)
 
 
+@apart
 @inline
-def gradient_of_jensen(kind, p, w, drift, v, n):
+def surpluses(p, w, h, n):
+    for k in range(n):
+        h[k] = surplus(p[k], w[k])
+
+
+@inline
+def gradient_of_jensen(kind, p, h, drift, v, n):
     if kind == PROBS:
         for k in range(n):
-            v[k] = 0.5 * surplus(p[k], w[k])
+            v[k] = 0.5 * h[k]
     else:
         shift = drift if kind == LOGITS else 0.0
         for k in range(n):
-            v[k] = 0.5 * p[k] * (surplus(p[k], w[k]) - shift) if p[k] != 0.0 else 0.0
+            v[k] = 0.5 * p[k] * (h[k] - shift) if p[k] != 0.0 else 0.0
 
 
 @apart
@@ -516,8 +523,9 @@ def soft_row(job, i, y, weight):
                     v[k] = p[k] * cost[k] if p[k] != 0.0 else 0.0
                 add_lanes(ptr(lanes, LANES), v, n)
             if jensen:
+                surpluses(p, w, h, n)
                 for k in range(n):
-                    v[k] = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
+                    v[k] = p[k] * h[k] if p[k] != 0.0 else 0.0
                 add_lanes(ptr(lanes, 2 * LANES), v, n)
                 if job.curved:
                     for k in range(n):
@@ -544,8 +552,10 @@ def soft_row(job, i, y, weight):
         if c > CHUNK or not summed:
             bad |= terms(job, i, start, n, own, other, spread, a)
         if jensen:
+            if c > CHUNK:
+                surpluses(p, w, h, n)
             for k in range(n):
-                mine = p[k] * surplus(p[k], w[k]) if p[k] != 0.0 else 0.0
+                mine = p[k] * h[k] if p[k] != 0.0 else 0.0
                 v[k] = 0.5 * (mine + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0))
         elif job.divergence:
             for k in range(n):
@@ -558,7 +568,7 @@ def soft_row(job, i, y, weight):
         if not job.differentiated:
             continue
         if jensen:
-            gradient_of_jensen(job.input_kind, p, w, drift, v, n)
+            gradient_of_jensen(job.input_kind, p, h, drift, v, n)
         elif logits:
             for k in range(n):
                 v[k] = p[k] * factor
