@@ -23,7 +23,7 @@ f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 # Numba looks only at a function's own file to tell whether its cache is stale; kernels call into
 # several files, so the hash of them all is made part of the cache's key.
 _HERE = Path(__file__).parent
-_SOURCES = [*sorted(_HERE.glob("*.py")), _HERE.parent / "_blocks.py"]
+_SOURCES = [*sorted(_HERE.glob("*.py")), _HERE.parent / "_blocks.py", _HERE.parent / "_how.py"]
 _STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in _SOURCES)).hexdigest()
 
 

@@ -8,8 +8,18 @@ import numpy as np
 from numba import carray
 
 from fastloss._blocks import CHUNK, LANES
+from fastloss._how import FOCAL, JENSEN_SHANNON, LOG_PROBS, LOGITS, POLY, PROBS
 from fastloss._numba._jit import apart, by_type, fma, inline, ptr
-from fastloss._numba.blocks import add_lanes, belongs, clear, put, total, value_at
+from fastloss._numba.blocks import (
+    add_lanes,
+    belongs,
+    clear,
+    load_mask,
+    load_weights,
+    put,
+    total,
+    value_at,
+)  # fmt: skip
 from fastloss._numba.primitives_generated import (
     drop_neg_f32,
     drop_neg_f64,
@@ -20,12 +30,10 @@ from fastloss._numba.primitives_generated import (
     log1p_f64,
     log_f64,
 )
-from fastloss._numba.rows import INFINITY, NAN, to_limit
+from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
 from fastloss._numba.wide import add_exponentials, add_maxima, exp_below, exp_chunk, greatest, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
-LOGITS, LOG_PROBS, PROBS = range(3)  # as in fastloss/_how.py, like the forms
-PLAIN, FOCAL, POLY, JENSEN_SHANNON = range(4)
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
 REALS = 5 * CHUNK + 2 * LANES  # elements of work for what is in the type that is computed in
 ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
@@ -107,6 +115,29 @@ class Chunk(NamedTuple):
     h: Any
     v: Any
     d: Any
+
+
+@inline
+def open_rows(target, first, n, classes, ignore_index, weight, mask, flags, y, weights):
+    """Classes of some of n rows, 0 where a loss takes none and -1 where a row counts as masked, and their weights.
+
+    Returns whether a class is bad.
+    """
+    bad = False
+    if target.size > 0:
+        bad = load_targets(target, first, y.size, classes, ignore_index, mask, y)
+    else:
+        for r in range(y.size):
+            y[r] = 0
+        if mask.size > 0:
+            given = load_mask(mask, n, first, flags[: y.size])
+            for r in range(y.size):
+                y[r] = 0 if given[r] else -1
+    for r in range(y.size):
+        weights[r] = 1.0
+    if weight.size > 0:
+        load_weights(weight, n, first, weights)
+    return bad
 
 
 @inline

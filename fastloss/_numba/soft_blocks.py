@@ -4,9 +4,8 @@ import numpy as np
 
 from fastloss._blocks import BLOCK, LANES, SIDE
 from fastloss._numba._jit import bare, inline, kernel, ptr
-from fastloss._numba.blocks import add_lanes, clear, load_mask, load_weights, put, total
-from fastloss._numba.rows import load_targets
-from fastloss._numba.soft import REALS, Job, soft_row
+from fastloss._numba.blocks import add_lanes, clear, put, total
+from fastloss._numba.soft import REALS, Job, open_rows, soft_row
 from fastloss._numba.soft_wide import is_wide, wide_row
 
 
@@ -54,19 +53,7 @@ def soft_blocks(
         for start in range(block * rows, stop, SIDE):
             size = min(stop - start, SIDE)
             y, weights, values = y_room[:size], weights_room[:size], values_room[:size]
-            if job.index:
-                bad |= load_targets(target, start, size, classes, ignore_index, mask, y)
-            else:
-                for r in range(size):
-                    y[r] = 0
-                if mask.size > 0:
-                    given = load_mask(mask, n, start, flags[:size])
-                    for r in range(size):
-                        y[r] = 0 if given[r] else -1
-            for r in range(size):
-                weights[r] = 1.0
-            if weight.size > 0:
-                load_weights(weight, n, start, weights)
+            bad |= open_rows(target, start, n, classes, ignore_index, weight, mask, flags, y, weights)
             for r in range(size):
                 values[r] = 0.0
                 if y[r] < 0:

@@ -9,11 +9,11 @@ import numpy as np
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
 from fastloss._how import FOCAL, JENSEN_SHANNON, LOG_PROBS, LOGITS, POLY, PROBS
 from fastloss._numba._jit import apart, bare, fma, inline, kernel, ptr
-from fastloss._numba.blocks import add_lanes, belongs, clear, load_mask, load_weights, put, total, value_at
+from fastloss._numba.blocks import add_lanes, belongs, clear, put, total, value_at
 from fastloss._numba.narrow import exp_apart, side_maxima, side_sums
 from fastloss._numba.primitives_generated import exp_f64, log1p_f64, log_f64
-from fastloss._numba.rows import INFINITY, NAN, NEAR, load_targets, to_limit
-from fastloss._numba.soft import UNIT_DOMAIN, prepare, spread_of, surplus
+from fastloss._numba.rows import INFINITY, NAN, NEAR, to_limit
+from fastloss._numba.soft import UNIT_DOMAIN, open_rows, prepare, spread_of, surplus
 from fastloss._numba.soft_heads import side_focal, side_poly
 from fastloss._numba.tiles import transpose
 
@@ -526,19 +526,7 @@ def soft_tiles(
             size = min(stop - start, SIDE)
             y, weights = ints[ALL_Y : ALL_Y + size], room[ALL_WEIGHTS : ALL_WEIGHTS + size]
             values = room[VALUES : VALUES + size]
-            if job.index:
-                bad |= load_targets(target, start, size, classes, ignore_index, mask, y)
-            else:
-                for r in range(size):
-                    y[r] = 0
-                if mask.size > 0:
-                    given = load_mask(mask, n, start, flags[:size])
-                    for r in range(size):
-                        y[r] = 0 if given[r] else -1
-            for r in range(size):
-                weights[r] = 1.0
-            if weight.size > 0:
-                load_weights(weight, n, start, weights)
+            bad |= open_rows(target, start, n, classes, ignore_index, weight, mask, flags, y, weights)
             for at in range(0, size, tile):
                 count = min(tile, size - at)
                 padded = (count + 15) // 16 * 16

@@ -3,14 +3,12 @@
 import numpy as np
 
 from fastloss._blocks import CHUNK, LANES
+from fastloss._how import JENSEN_SHANNON, LOG_PROBS, LOGITS
 from fastloss._numba._jit import apart, inline, ptr
 from fastloss._numba.blocks import belongs, put, total, value_at
 from fastloss._numba.primitives_generated import log_f64
 from fastloss._numba.rows import INFINITY
 from fastloss._numba.soft import (
-    JENSEN_SHANNON,
-    LOG_PROBS,
-    LOGITS,
     UNIT_DOMAIN,
     find_top,
     finish_sum,
