@@ -25,7 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Where each kernel judges a target, and what stands there in the build without checks.
 EDITS = {
     "elementwise.pxi": [("    if domain != 0 and suspect(", "    if False and suspect(")],
+    "elementwise_generated.pxi": [
+        ("        most_ = watched_ if watched_ > most_ else most_\n", ""),
+        ("        most_ |= watched_ | (bits_f64(<double>1.0) - watched_)\n", ""),
+    ],
     "rows.pxi": [
+        ("    if beyond >> 63 == 0 and", "    if False and"),
         ("        bad |= ((k < 0) | (k >= classes)) & (k != ignore)\n", ""),
         ("-1 if (k < 0) | (k >= classes) | (k == ignore) else k", "-1 if k == ignore else k"),
     ],

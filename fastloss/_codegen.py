@@ -193,6 +193,23 @@ def _needs_limit(node: ast.FunctionDef) -> bool:
     return any(isinstance(n, ast.Name) and n.id in _LIMITED for n in ast.walk(node))
 
 
+def _watch(writer: Writer, facts: registry.Loss) -> tuple[list[str], str]:
+    """Statements for a loop's body, and whether targets may then be outside their domain.
+
+    That all lie in [0, 1] is seen beside the other work: their bits as integers are in order, and none are above those
+    of 1. Other targets must be looked at.
+    """
+    if facts.target != "unit":
+        return [], "True"
+    bits, one = writer.call("bits"), writer.literal(1.0)
+    watched = f"watched_ = {bits}(ys_[i_])"
+    if writer.suffix == "f32":
+        return [watched, "most_ = watched_ if watched_ > most_ else most_"], f"most_ > {bits}({one})"
+    # By subtraction: no vector instruction compares 64 bits without sign.
+    above = f"most_ >> {writer.integer('63')} != {writer.integer('0')}"
+    return [watched, f"most_ |= watched_ | ({bits}({one}) - watched_)"], above
+
+
 def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
     node = _function(registry.FORMULAS[loop.loss])
     facts = registry.LOSSES[loop.loss]
@@ -213,18 +230,20 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
         staged = body[stage].partition(" = ")[0]
         loops.append([*inputs, *body[: stage + 1], f"losses_[i_] = {staged}"])
         body[stage] = f"{staged} = losses_[i_]"
-    loops.append([*inputs, *body, *results, *stores])
+    watched, found = _watch(writer, facts)
+    loops.append([*inputs, *watched, *body, *results, *stores])
     name = f"{loop.name}_{mode}_{writer.suffix}"
     if isinstance(writer, CythonWriter):
         real, out = writer.real, f"out_{writer.suffix}"
         head = [
-            f"cdef void {name}(",
+            f"cdef bint {name}(",
             f"    const {real}* xs_, const {real}* ys_, const {real}* zs_, const double* params_, {real} scale_,",
             f"    {out} losses_, {out} grads_, {out} hessians_, Py_ssize_t n_,",
             ") noexcept nogil:",
             "    cdef Py_ssize_t i_",
             *writer.declarations(node.body, "    ", arguments),
             f"    cdef {real} {', '.join([*arguments, *(f'{o}_' for o in wanted)])}",
+            *([f"    cdef {writer.unsigned} watched_, most_ = 0"] if watched else []),
             *(f"    {p} = <{real}>params_[{places[p]}]" for p in params),
             # A local copy of a variable: GCC makes a minimum of a comparison with it, but not with a constant.
             *([f"    cdef {real} exp_max_ = exp_max_{writer.suffix}"] if _needs_limit(node) else []),
@@ -235,6 +254,7 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
             f"def {name}(xs_, ys_, zs_, params_, scale_, losses_, grads_, hessians_, n_):",
             *(f"    {p} = {writer.suffix}(params_[{places[p]}])" for p in params),
             *([f"    exp_max_ = {writer.suffix}({_EXP_MAX[writer.suffix]!r})"] if _needs_limit(node) else []),
+            *([f"    most_ = {writer.integer('0')}"] if watched else []),
         ]
     lines = [line for part in loops for line in ["for i_ in range(n_):", *(f"    {line}" for line in part)]]
     # The compilers do not take the tests of flags out of long loops, so each of their values has a loop.
@@ -245,7 +265,7 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
             test = " and ".join(f"{flag} == {value}" for flag, value in settings)
             head += [f"    {'elif' if k else 'if'} {test}:", *(f"        {flag} = {value}" for flag, value in settings)]
         head += [f"    {'    ' if flags else ''}{line}" for line in lines]
-    return "\n".join(head) + "\n\n\n"
+    return "\n".join([*head, f"    return {found}"]) + "\n\n\n"
 
 
 def _stamp() -> str:
@@ -293,7 +313,7 @@ def numba_primitives() -> str:
 
 def numba_elementwise() -> str:
     imports = (
-        "from fastloss._numba._jit import f32, f64, fma, loop\n"
+        "from fastloss._numba._jit import bits, f32, f64, fma, loop, u32, u64\n"
         f"from fastloss._numba.primitives_generated import {', '.join(sorted(_PRIMITIVES))}\n\n\n"
     )
     loops = [_loop(NumbaWriter(s), loop, m) for loop in registry.LOOPS for s in SUFFIXES for m in MODES]

@@ -128,10 +128,10 @@ def elementwise(
     engine = _dispatch.engine(backend)
     if third is None and facts.third is not None and facts.needs_third:
         raise TypeError(f"{facts.third} must be an array, got None")
-    if engine.plain_elementwise and normalizer is n_threads is None and _is_plain(reduction, grad):
+    if engine.plain_elementwise and normalizer is None and _is_plain(reduction, grad):
         plain = engine.plain_elementwise(
             facts, input, target, third, params, sample_weight, mask, reduction == "mean", factor, grad,
-            want_third, out,
+            want_third, out, n_threads,
         )  # fmt: skip
         if plain:
             return plain if want_third else tuple.__new__(LossGrad, plain)
@@ -223,10 +223,11 @@ def rows(
     """Any loss of rows of classes with class indices."""
     engine = _dispatch.engine(backend)
     ignore = _validate.integer("ignore_index", ignore_index)
-    if engine.plain_rows and weight is normalizer is n_threads is None and _is_plain(reduction, grad):
+    if engine.plain_rows and weight is normalizer is None and _is_plain(reduction, grad):
         plain = engine.plain_rows(
-            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", grad, out
-        )
+            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", grad, out,
+            n_threads,
+        )  # fmt: skip
         if plain:
             return tuple.__new__(LossGrad, plain)
     _validate.reduction(reduction, normalizer)
@@ -264,10 +265,10 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
-    if engine.plain_td_loss and normalizer is n_threads is None and _is_plain(reduction, grad):
+    if engine.plain_td_loss and normalizer is None and _is_plain(reduction, grad):
         plain = engine.plain_td_loss(
             q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
-            sample_weight, mask, reduction == "mean", grad, out,
+            sample_weight, mask, reduction == "mean", grad, out, n_threads,
         )  # fmt: skip
         if plain:
             return tuple.__new__(TDLossGrad, plain)

@@ -101,7 +101,7 @@ def exp_diff_f32(x, m):
     lo = small - (d - big)
     lo = lo if d > EXP_MIN_F32 else 0.0
     d = EXP_MIN_F32 if d < EXP_MIN_F32 else d
-    t = fma(d, LOG2E, ROUND_F32)
+    t = fma(d, LOG2E, -BIAS) + ROUND_F32
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, d)) + lo
     return exp_reduced_f32(r, t)
@@ -115,7 +115,7 @@ def exp_diff_f64(x, m):
     lo = small - (d - big)
     lo = lo if d > EXP_MIN_F64 else 0.0
     d = EXP_MIN_F64 if d < EXP_MIN_F64 else d
-    t = fma(d, LOG2E, ROUND_F64)
+    t = fma(d, LOG2E, -BIAS) + ROUND_F64
     n = t - ROUND_F64
     r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, d)) + lo
     return exp_reduced_f64(r, t)
@@ -126,7 +126,7 @@ def exp_near_f32(x, m):
     low = m + EXP_MIN_F32
     x = low if x < low else x
     coarse = (m + COARSE_F32) - COARSE_F32
-    t = fma(x - m, LOG2E, ROUND_F32)
+    t = fma(x - m, LOG2E, -BIAS) + ROUND_F32
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, (x - fma(n, LN2_HI_F32, coarse)) - (m - coarse))
     return exp_reduced_f32(r, t)
@@ -137,7 +137,7 @@ def exp_near_f64(x, m):
     low = m + EXP_MIN_F64
     x = low if x < low else x
     coarse = (m + COARSE_F64) - COARSE_F64
-    t = fma(x - m, LOG2E, ROUND_F64)
+    t = fma(x - m, LOG2E, -BIAS) + ROUND_F64
     n = t - ROUND_F64
     r = fma(n, -LN2_LO_F64, (x - fma(n, LN2_HI_F64, coarse)) - (m - coarse))
     return exp_reduced_f64(r, t)
@@ -152,7 +152,7 @@ def exp_scaled_f32(x, m):
     """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 below -110."""
     low = m - 128.0
     x = low if x < low else x
-    t = fma(x, LOG2E, ROUND_F32)
+    t = fma(x, LOG2E, -BIAS) + ROUND_F32
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x))
     # 2^(n - n of m + 32); 2^-127 has no bits set, so it makes 0.

@@ -63,11 +63,13 @@ def _domains(loss: str) -> tuple[int, int, int]:
     return DOMAINS[facts.input].code, DOMAINS[facts.target].code, DOMAINS[facts.third_domain].code
 
 
-def plain_elementwise(facts: Loss, input, target, third, params, weight, mask, mean, factor, grad, want_third, out):
+def plain_elementwise(
+    facts: Loss, input, target, third, params, weight, mask, mean, factor, grad, want_third, out, n_threads
+):  # fmt: skip
     """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next two."""
     return kernels.plain_elementwise(
         facts.index if third is None else facts.third_index, input, target, third, params, _domains(facts.name), weight,
-        mask, mean, factor, grad, want_third, out,
+        mask, mean, factor, grad, want_third, out, n_threads,
     )  # fmt: skip
 
 
@@ -75,12 +77,13 @@ plain_rows = kernels.plain_rows
 
 
 def plain_td_loss(
-    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad, out
-):
+    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad, out,
+    n_threads,
+):  # fmt: skip
     index, params = _TD[loss]
     return kernels.plain_td_loss(
         q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, mean,
-        grad, out,
+        grad, out, n_threads,
     )  # fmt: skip
 
 

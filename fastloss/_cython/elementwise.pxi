@@ -3,8 +3,8 @@
 cdef enum:
     MAX_PARAMS = 8
 
-ctypedef void (*LoopF32)(const float*, const float*, const float*, const double*, float, float*, float*, float*, Py_ssize_t) noexcept nogil
-ctypedef void (*LoopF64)(const double*, const double*, const double*, const double*, double, double*, double*, double*, Py_ssize_t) noexcept nogil
+ctypedef bint (*LoopF32)(const float*, const float*, const float*, const double*, float, float*, float*, float*, Py_ssize_t) noexcept nogil
+ctypedef bint (*LoopF64)(const double*, const double*, const double*, const double*, double, double*, double*, double*, Py_ssize_t) noexcept nogil
 
 
 cdef struct ElementwiseJob:
@@ -22,12 +22,13 @@ cdef struct ElementwiseJob:
     int mode                # as in _codegen.MODES
 
 
-cdef inline void run_loop(int loss, int mode, const real* x, const real* y, const real* z, const double* params,
+cdef inline bint run_loop(int loss, int mode, const real* x, const real* y, const real* z, const double* params,
                           real scale, real* losses, real* grads, real* hessians, Py_ssize_t n) noexcept nogil:
+    # Returns whether targets may be outside their domain.
     if real is float:
-        (<LoopF32>_loops[loss][0][mode])(x, y, z, params, scale, losses, grads, hessians, n)
+        return (<LoopF32>_loops[loss][0][mode])(x, y, z, params, scale, losses, grads, hessians, n)
     else:
-        (<LoopF64>_loops[loss][1][mode])(x, y, z, params, scale, losses, grads, hessians, n)
+        return (<LoopF64>_loops[loss][1][mode])(x, y, z, params, scale, losses, grads, hessians, n)
 
 
 cdef inline bint belongs(int domain, real v) noexcept nogil:
@@ -47,31 +48,18 @@ cdef inline bint belongs(int domain, real v) noexcept nogil:
 
 cdef inline bint suspect_unit(const real* v, Py_ssize_t n) noexcept nogil:
     # False only if all values are in [0, 1]: their bits as integers are in order, and none are above those of 1.
-    # Four quarters side by side, as each step waits for the one before.
-    cdef Py_ssize_t i, q = n // 4
-    cdef const real* v1 = v + q
-    cdef const real* v2 = v + 2 * q
-    cdef const real* v3 = v + 3 * q
-    cdef uint32_t k = 0, k1 = 0, k2 = 0, k3 = 0
-    cdef uint64_t l = 0, l1 = 0, l2 = 0, l3 = 0
+    cdef Py_ssize_t i
+    cdef uint32_t k = 0
+    cdef uint64_t l = 0
     if real is float:
-        for i in range(q):
+        for i in range(n):
             k = max(k, bits_f32(v[i]))
-            k1 = max(k1, bits_f32(v1[i]))
-            k2 = max(k2, bits_f32(v2[i]))
-            k3 = max(k3, bits_f32(v3[i]))
-        for i in range(4 * q, n):
-            k = max(k, bits_f32(v[i]))
-        return max(max(k, k1), max(k2, k3)) > bits_f32(<float>1.0)
+        return k > bits_f32(<float>1.0)
     else:
-        for i in range(q):
+        # By subtraction: no vector instruction compares 64 bits without sign.
+        for i in range(n):
             l |= bits_f64(v[i]) | (bits_f64(1.0) - bits_f64(v[i]))
-            l1 |= bits_f64(v1[i]) | (bits_f64(1.0) - bits_f64(v1[i]))
-            l2 |= bits_f64(v2[i]) | (bits_f64(1.0) - bits_f64(v2[i]))
-            l3 |= bits_f64(v3[i]) | (bits_f64(1.0) - bits_f64(v3[i]))
-        for i in range(4 * q, n):
-            l |= bits_f64(v[i]) | (bits_f64(1.0) - bits_f64(v[i]))
-        return ((l | l1 | l2 | l3) >> 63) != 0
+        return (l >> 63) != 0
 
 
 cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil:
@@ -185,9 +173,10 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if e.mask != NULL:
                 mask = load_mask(e, start, mask_room, n)
             z = load_third(job, start, z_room, n)
-            run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n)
+            if run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n):
+                bad |= outside(job.domains[1], y, mask, n, True)
             # Afterwards, when the values are in the cache: the loop above has time to wait for them, this has not.
-            bad |= outside(job.domains[0], x, mask, n, False) | outside(job.domains[1], y, mask, n, True)
+            bad |= outside(job.domains[0], x, mask, n, False)
             if z != NULL:
                 bad |= outside(job.domains[2], z, mask, n, False)
             if e.weight != NULL:

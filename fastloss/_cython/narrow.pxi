@@ -15,20 +15,44 @@ cdef inline void tile(const real* a, Py_ssize_t lda, real* b, Py_ssize_t ldb, bi
         tile4_f32(a, lda, b, ldb)
 
 
+cdef inline void unzip(const real* a, real* b, Py_ssize_t ldb, Py_ssize_t n, int few) noexcept nogil:
+    # transpose() of n rows of `few` columns. As a constant that makes a fixed shuffle of every few vectors.
+    cdef Py_ssize_t i, j
+    for i in range(n):
+        for j in range(few):
+            b[j * ldb + i] = a[i * few + j]
+
+
+cdef inline void zip_rows(const real* a, Py_ssize_t lda, real* b, Py_ssize_t n, int few) noexcept nogil:
+    # transpose() of `few` rows of n columns.
+    cdef Py_ssize_t i, j
+    for j in range(n):
+        for i in range(few):
+            b[j * few + i] = a[i * lda + j]
+
+
 cdef void transpose(const real* a, Py_ssize_t lda, real* b, Py_ssize_t ldb, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
     # b[j, i] = a[i, j] in square tiles; the last ones overlap those before, so that nothing beyond is touched.
     cdef bint wide = real is float and rows >= 8 and columns >= 8
     cdef Py_ssize_t i, j, p, q, size = 8 if wide else 4
-    if rows < 4 or columns < 4:
+    if columns == lda == 2:
+        unzip(a, b, ldb, rows, 2)
+    elif columns == lda == 3:
+        unzip(a, b, ldb, rows, 3)
+    elif rows == ldb == 2:
+        zip_rows(a, lda, b, columns, 2)
+    elif rows == ldb == 3:
+        zip_rows(a, lda, b, columns, 3)
+    elif rows < 4 or columns < 4:
         for j in range(columns):
             for i in range(rows):
                 b[j * ldb + i] = a[i * lda + j]
-        return
-    for i in range((rows + size - 1) // size):
-        p = min(i * size, rows - size)
-        for j in range((columns + size - 1) // size):
-            q = min(j * size, columns - size)
-            tile(a + p * lda + q, lda, b + q * ldb + p, ldb, wide)
+    else:
+        for i in range((rows + size - 1) // size):
+            p = min(i * size, rows - size)
+            for j in range((columns + size - 1) // size):
+                q = min(j * size, columns - size)
+                tile(a + p * lda + q, lda, b + q * ldb + p, ldb, wide)
 
 
 cdef void side_maxima(const real* x, real* m, real* beside, Py_ssize_t c, Py_ssize_t n) noexcept nogil:

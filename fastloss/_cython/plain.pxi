@@ -76,20 +76,22 @@ cdef inline bint plain_entries(cnp.ndarray x, int leading, object weight, object
     return mask is None or (plain_flags(mask) and same_shape(x, mask, leading))
 
 
-cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block, double divisor):
+cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block, double divisor,
+                      object n_threads):
     # Run a kernel over n entries of `width` elements, `block` entries to a block. Returns the loss, or None if a
     # target is bad.
     cdef cnp.npy_intp blocks = (e.n + block - 1) // block
     cdef Py_ssize_t size = e.n * width
     cdef double partial
     cdef cnp.ndarray partials
-    cdef int threads
+    cdef int threads = 1
+    if n_threads is not None or size >= 2 * thread_grain:
+        threads = choose(n_threads, size, thread_grain)
     if blocks == 1:
         e.partials = &partial
         return None if kernel(job, 0, 1) else partial / divisor
     partials = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
     e.partials = <double*>cnp.PyArray_DATA(partials)
-    threads = 1 if size < 2 * thread_grain else choose(None, size, thread_grain)
     return None if launch(kernel, job, blocks, block * width, threads) else <double>exact_sum(partials) / divisor
 
 
@@ -127,7 +129,8 @@ cdef Py_ssize_t kept_rows(const RowJob* job) except? -1:
 
 
 def plain_elementwise(int loss, object x, object y, object third, tuple params, tuple domains, object weight,
-                      object mask, bint mean, double factor, bint want_grad, bint want_third, object out):
+                      object mask, bint mean, double factor, bint want_grad, bint want_third, object out,
+                      object n_threads):
     if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
         return None
     if third is not None and not alike(third, x, 0):
@@ -156,14 +159,14 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
         if not all_inside(&job):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
-    cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor)
+    cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor, n_threads)
     if value is None:
         return None
     return (value, grad, third_grad) if want_third else (value, grad)
 
 
 def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_index, object weight, object mask,
-               bint mean, bint want_grad, object out):
+               bint mean, bint want_grad, object out, object n_threads):
     if not plain_floats(x) or not plain_integers(target) or not same_shape(x, target, 1):
         return None
     if not plain_entries(x, 1, weight, mask):
@@ -185,13 +188,13 @@ def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_i
     cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
     job.entries.scale = 1.0 / divisor
     cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
-    cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor)
+    cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor, n_threads)
     return None if value is None else (value, grad)
 
 
 def plain_td_loss(object q, object actions, object rewards, object next_q, object terminated, double gamma,
                   object online, object legal, int loss, tuple params, object weight, object mask, bint mean,
-                  bint want_grad, object out):
+                  bint want_grad, object out, object n_threads):
     if not plain_floats(q) or cnp.PyArray_NDIM(<cnp.ndarray>q) == 0 or not alike(next_q, q, 0):
         return None
     if not plain_integers(actions) or not same_shape(q, actions, 1) or not alike(rewards, q, 1):
@@ -223,5 +226,5 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     job.grad = data_of(grad)
     job.td_error = data_of(error)
     cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
-    cdef object value = run_plain(kernel, &job, &job.entries, count, job.block_rows, divisor)
+    cdef object value = run_plain(kernel, &job, &job.entries, count, job.block_rows, divisor, n_threads)
     return None if value is None else (value, grad, error)

@@ -91,7 +91,7 @@ class loop:
             array, params = types.CPointer(real), types.CPointer(types.float64)
             arguments = (array, array, array, params, real, array, array, array, types.intp)
             self.dispatcher = kernel(self.function)
-            self.dispatcher.compile(types.void(*arguments))
+            self.dispatcher.compile(types.boolean(*arguments))
             self.compiled = self.dispatcher.overloads[arguments]  # owns the code
             self.pointer = self.compiled.library.get_pointer_to_function(self.compiled.fndesc.llvm_cfunc_wrapper_name)
         return self.pointer
@@ -99,7 +99,7 @@ class loop:
 
 @intrinsic
 def run_loop(typingctx, address, xs, ys, zs, params, scale, losses, grads, hessians):
-    """Call a loop by its address."""
+    """Call a loop by its address; returns whether targets may be outside their domain."""
 
     def generate(context, builder, signature, arguments):
         number, *described, scale, losses, grads, hessians = arguments
@@ -111,11 +111,11 @@ def run_loop(typingctx, address, xs, ys, zs, params, scale, losses, grads, hessi
         pointers = [s.data for s in structs]
         count = builder.extract_value(structs[0].shape, 0)
         values = [*pointers[:4], scale, *pointers[4:], count]
-        kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
-        builder.call(builder.inttoptr(number, kind.as_pointer()), values)
-        return context.get_dummy_value()
+        kind = ir.FunctionType(ir.IntType(8), [v.type for v in values])
+        found = builder.call(builder.inttoptr(number, kind.as_pointer()), values)
+        return builder.trunc(found, ir.IntType(1))
 
-    return types.void(address, xs, ys, zs, params, scale, losses, grads, hessians), generate
+    return types.boolean(address, xs, ys, zs, params, scale, losses, grads, hessians), generate
 
 
 def by_type(for_f32, for_f64):

@@ -10,7 +10,7 @@ from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES
-from fastloss._numba._jit import bits, f32, from_bits, inline, ptr, u32
+from fastloss._numba._jit import bits, by_type, f32, from_bits, inline, ptr, u32, u64
 
 # float16 and bfloat16, which Numba does not know on the CPU, travel as integers that no kernel gets otherwise. Not as
 # records: Numba names compiled functions after those by a number that differs between processes.
@@ -214,23 +214,47 @@ def belongs(domain, v):
 
 
 @inline
+def _suspect_unit_f32(values):
+    # Non-negative floats are ordered as their bits are, and those of negative ones and NaN are above.
+    largest = u32(0)
+    for i in range(values.size):
+        k = bits(values[i])
+        largest = k if k > largest else largest
+    return largest > bits(f32(1.0))
+
+
+@inline
+def _suspect_unit_f64(values):
+    # The same by subtraction: no vector instruction compares 64 bits without sign.
+    above = u64(0)
+    for i in range(values.size):
+        k = bits(values[i])
+        above |= k | (bits(1.0) - k)
+    return (above >> u64(63)) != u64(0)
+
+
+_suspect_unit = by_type(_suspect_unit_f32, _suspect_unit_f64)
+
+
+@inline
 def suspect(domain, values):
     """False only if all values are in the domain."""
-    bad = 0
+    # Counted in the floats' own type: lanes as wide as theirs.
+    one, zero = values.dtype.type(1.0), values.dtype.type(0.0)
+    bad = zero
     if domain == 1:
-        for i in range(values.size):
-            bad |= not ((values[i] >= 0) & (values[i] <= 1))
-    elif domain == 2 or domain == 3:
-        least = 0 if domain == 2 else -1
+        return _suspect_unit(values)
+    if domain == 2 or domain == 3:
+        least = zero if domain == 2 else -one
         for i in range(values.size):
             v = values[i]
-            bad |= not ((v == 0) | (v == 1) | (v == least))
+            bad = bad if (v == zero) | (v == one) | (v == least) else one
     else:
-        low = values.dtype.type(-1 if domain == 6 else 0)
+        low = -one if domain == 6 else zero
         equal = domain == 4
         for i in range(values.size):
-            bad |= not ((values[i] > low) | ((values[i] == low) & equal))
-    return bad != 0
+            bad = bad if (values[i] > low) | ((values[i] == low) & equal) else one
+    return bad != zero
 
 
 @inline

@@ -55,8 +55,36 @@ _tile4, _tile8 = _tile(4), _tile(8)
 
 
 @inline
+def _unzip(a, b, ldb, n, few):
+    """transpose() of n rows of ``few`` columns. As a constant that makes a fixed shuffle of every few vectors."""
+    for i in range(n):
+        for j in range(few):
+            b[j * ldb + i] = a[i * few + j]
+
+
+@inline
+def _zip_rows(a, lda, b, n, few):
+    """transpose() of ``few`` rows of n columns."""
+    for j in range(n):
+        for i in range(few):
+            b[j * few + i] = a[i * lda + j]
+
+
+@inline
 def transpose(a, lda, b, ldb, rows, columns):
     """b[j, i] = a[i, j] in square tiles; the last ones overlap those before, so that nothing beyond is touched."""
+    if columns == 2 and lda == 2:
+        _unzip(a, b, ldb, rows, 2)
+        return
+    if columns == 3 and lda == 3:
+        _unzip(a, b, ldb, rows, 3)
+        return
+    if rows == 2 and ldb == 2:
+        _zip_rows(a, lda, b, columns, 2)
+        return
+    if rows == 3 and ldb == 3:
+        _zip_rows(a, lda, b, columns, 3)
+        return
     if rows < 4 or columns < 4:
         for j in range(columns):
             for i in range(rows):

@@ -58,10 +58,10 @@ def _limit(suffix: str) -> tuple[float]:
 PRIMITIVES = {
     "exp_neg": Primitive(lambda m, x: m.exp(-x), 0.0, math.inf, 1.0, 1.0, more=_limit),
     # The exponentials of cross-entropy.
-    "exp_diff": Primitive(lambda m, x: m.exp(x), -math.inf, -0.0, 1.1, 1.0, more=lambda suffix: (0.0,)),
-    "exp_near": Primitive(lambda m, x: m.exp(x), -200.0, -0.0, 1.1, 1.0, more=lambda suffix: (0.0,)),
+    "exp_diff": Primitive(lambda m, x: m.exp(x), -math.inf, -0.0, 1.0, 1.0, more=lambda suffix: (0.0,)),
+    "exp_near": Primitive(lambda m, x: m.exp(x), -200.0, -0.0, 1.0, 1.0, more=lambda suffix: (0.0,)),
     # 2^-k exp(x), k = -32; the kernels' lowest x is -128, where it is 0.
-    "exp_scaled": Primitive(lambda m, x: m.exp(x) * 2**32, -100.0, -0.0, 1.1, 1.0, ("f32",), lambda suffix: (0.0,)),
+    "exp_scaled": Primitive(lambda m, x: m.exp(x) * 2**32, -100.0, -0.0, 1.0, 1.0, ("f32",), lambda suffix: (0.0,)),
     "log1p_unit": Primitive(lambda m, x: m.log1p(x), 0.0, 1.0, 1.5, 0.5),
     "exp": Primitive(lambda m, x: m.exp(x), -math.inf, math.inf, 1.0, 1.0),
     "drop_neg": Primitive(lambda m, x: -m.expm1(-x), 0.0, math.inf, 1.5, 0.5, more=_limit),
