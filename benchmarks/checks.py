@@ -27,7 +27,7 @@ EDITS = {
     "elementwise.pxi": [("    if domain != 0 and suspect(", "    if False and suspect(")],
     "elementwise_generated.pxi": [
         ("        most_ = watched_ if watched_ > most_ else most_\n", ""),
-        ("        most_ |= watched_ | (bits_f64(<double>1.0) - watched_)\n", ""),
+        ("        most_ = most_ | watched_\n", ""),
     ],
     "rows.pxi": [
         ("    if beyond >> 63 == 0 and", "    if False and"),

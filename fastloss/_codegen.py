@@ -196,18 +196,26 @@ def _needs_limit(node: ast.FunctionDef) -> bool:
 def _watch(writer: Writer, facts: registry.Loss) -> tuple[list[str], str]:
     """Statements for a loop's body, and whether targets may then be outside their domain.
 
-    That all lie in [0, 1] is seen beside the other work: their bits as integers are in order, and none are above those
-    of 1. Other targets must be looked at.
+    Beside a loop's other work it costs next to nothing to see that no target is. Where that takes more than an
+    operation or two, as of soft targets in float64, the answer is that they must be looked at.
     """
-    if facts.target != "unit":
-        return [], "True"
-    bits, one = writer.call("bits"), writer.literal(1.0)
-    watched = f"watched_ = {bits}(ys_[i_])"
-    if writer.suffix == "f32":
-        return [watched, "most_ = watched_ if watched_ > most_ else most_"], f"most_ > {bits}({one})"
-    # By subtraction: no vector instruction compares 64 bits without sign.
-    above = f"most_ >> {writer.integer('63')} != {writer.integer('0')}"
-    return [watched, f"most_ |= watched_ | ({bits}({one}) - watched_)"], above
+    f32 = writer.suffix == "f32"
+    bits, fma, absolute, y = writer.call("bits"), writer.call("fma"), writer.call("abs"), "ys_[i_]"
+    infinity, one, zero = (writer.integer(k) for k in ("0x7F800000", "1", "0"))
+    largest, together = "watched_ if watched_ > most_ else most_", "most_ | watched_"
+    watched, most, found = f"{bits}({y})", largest if f32 else together, "True"
+    # Bits as integers are in order, those of negative numbers and NaN above; AVX2 has no maximum of 64 without sign.
+    if facts.target == "unit":
+        found = f"most_ > {bits}({writer.literal(1.0)})"
+    elif facts.target == "non_negative" and f32:
+        found = f"most_ > {infinity}"
+    elif facts.target == "positive" and f32:
+        watched, found = writer.integer(f"({watched} - {one})"), f"most_ >= {infinity}"
+    elif facts.target in ("binary", "sign"):
+        size = y if facts.target == "binary" else f"{absolute}({y})"
+        watched, most = f"{bits}({fma}({y}, {y}, -{size}))", together
+        found = writer.integer(f"(most_ << {one})") + f" != {zero}"
+    return ([f"watched_ = {watched}", f"most_ = {most}"] if found != "True" else []), found
 
 
 def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:

@@ -120,12 +120,10 @@ def smooth_l1_loss(x, y, beta):
     a = abs(r)
     # beta = 0 is the absolute error: then no a is below beta and the divisions are never selected.
     c = beta if a > beta else a
-    slope = r / beta
-    ratio = abs(slope) if a < beta else 1.0
-    loss = ratio * fma(c, -0.5, a)
     sign = 1.0 if r > 0.0 else r
     sign = -1.0 if r < 0.0 else sign
-    grad = slope if a < beta else sign
+    grad = r / beta if a < beta else sign
+    loss = abs(grad) * fma(c, -0.5, a)
     flat = 1.0 if beta == 0.0 else 0.0
     hess = 1.0 / beta if a < beta else (flat if a >= beta else a)
     return loss, grad, hess
