@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 EDITS = {
     "elementwise.pxi": [("    if domain != 0 and suspect(", "    if False and suspect(")],
     "elementwise_generated.pxi": [
-        ("        most_ = watched_ if watched_ > most_ else most_\n", ""),
-        ("        most_ = most_ | watched_\n", ""),
+        ("most_ = watched_ if watched_ > most_ else most_", "most_ = 0"),
+        ("most_ = most_ | watched_", "most_ = 0"),
     ],
     "rows.pxi": [
         ("    if beyond >> 63 == 0 and", "    if False and"),
