@@ -320,7 +320,8 @@ _add(
     grad_ulp=1.0,
 )
 _add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
-_add("softmax", "softmax_focal_loss", "softmax", "class", (non_negative("gamma", 2.0),), loss_ulp=6.0, grad_ulp=6.0)
+# In float64 the share of the other classes is right to 4 ULP, and its powers to as many times that; float32 stays below 6.
+_add("softmax", "softmax_focal_loss", "softmax", "class", (non_negative("gamma", 2.0),), loss_ulp=12.0, grad_ulp=12.0)
 _add(
     "softmax",
     "poly_loss",
@@ -328,11 +329,11 @@ _add(
     "class",
     (sequence(finite("epsilon", 1.0), 6), unit_interval("label_smoothing", 0.0)),
     loss_ulp=4.0,
-    grad_ulp=4.0,
+    grad_ulp=5.0,
 )
 _add("softmax", "kl_div", "softmax", "distribution", (positive("temperature", 1.0),), loss_ulp=4.0, grad_ulp=4.0)
 _add("softmax", "js_div", "softmax", "distribution", (positive("temperature", 1.0),), loss_ulp=4.0, grad_ulp=4.0)
-_add("softmax", "policy_gradient_loss", "softmax", "action", (finite("entropy_coef", 0.0),), loss_ulp=4.0, grad_ulp=4.0)
+_add("softmax", "policy_gradient_loss", "softmax", "action", (finite("entropy_coef", 0.0),), loss_ulp=4.0, grad_ulp=5.0)
 _add(
     "gather",
     "td_loss",

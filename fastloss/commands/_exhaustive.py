@@ -31,8 +31,13 @@ WIDTHS = (2, 3, 10, 32, 33, 1000, 10_000, 100_000)
 TERMS = 10**8
 BINARY = "binary_cross_entropy_with_logits"
 KINDS = ("normal", "subnormal", "special")
-# References of losses of rows.
-ROWS = {"cross_entropy": _ulp.cross_entropy_rows}
+# References of losses of rows whose terms do not cancel.
+ROWS: dict[str, Callable] = {
+    "cross_entropy": _ulp.cross_entropy_rows,
+    "nll_loss": _ulp.nll_rows,
+    **{name: partial(_ulp.margin_rows, name) for name in ("multi_margin_loss", "crammer_singer_loss")},
+    **{name: partial(_ulp.softmax_rows, name) for name in ("softmax_focal_loss", "poly_loss", "policy_gradient_loss")},
+}
 
 Found = dict[str, dict[str, tuple[float, str]]]
 
@@ -513,13 +518,13 @@ def _rows(task: Task, share: float) -> Found:
     wild = rng.random(count) < 0.1
     x[wild] = rng.uniform(-1e6, 1e6, (int(wild.sum()), width))
     x = x.astype(task.dtype)
-    wanted = ROWS[task.name](x, y)
+    args = (x, y, *([rng.standard_normal(count).astype(x.dtype)] if LOSSES[task.name].target == "action" else []))
+    wanted = ROWS[task.name](*args)
     first = None
     for backend in (b for b in fl.backends() if b != "numpy"):
-        result = getattr(fl, task.name)(x, y, reduction="none", backend=backend, n_threads=1)
-        lossy = getattr(fl, task.name)(x, y, reduction="none", backend=backend, n_threads=1, grad=False)
-        inside = x.copy()
-        inplace = getattr(fl, task.name)(inside, y, reduction="none", backend=backend, n_threads=1, out=inside)
+        call = partial(getattr(fl, task.name), reduction="none", backend=backend, n_threads=1)
+        result, lossy, inside = call(*args), call(*args, grad=False), x.copy()
+        inplace = call(inside, *args[1:], out=inside)
         same = _same(lossy.loss, result.loss) and _same(inplace.grad, result.grad)
         if first is not None and HAS_FMA:
             same = same and _same(first.loss, result.loss) and _same(first.grad, result.grad)

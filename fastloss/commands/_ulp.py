@@ -104,6 +104,27 @@ def cross_entropy_rows(x, y):
     return loss, grad
 
 
+def softmax_rows(name, x, y, advantages=None):
+    """Loss and gradient in long double of what cross-entropy is a part of, with default parameters."""
+    loss, grad = cross_entropy_rows(x, y)
+    p, q = np.exp(-loss), -grad[np.arange(len(x)), y]  # of the target, and 1 - p
+    if name == "softmax_focal_loss":
+        value, slope = q * q * loss, q * (q + 2 * p * loss)
+    elif name == "poly_loss":
+        value, slope = loss + q, 1 + p
+    else:
+        slope = advantages.astype(np.longdouble)
+        value = slope * loss
+    return value, slope[:, None] * grad
+
+
+def nll_rows(x, y):
+    """Loss and gradient of rows of log-probabilities."""
+    rows, grad = np.arange(len(x)), np.zeros(x.shape, np.longdouble)
+    grad[rows, y] = -1
+    return -x[rows, y].astype(np.longdouble), grad
+
+
 def margin_rows(name, x, y, p=1, margin=1.0):
     """Loss and gradient of rows of scores in long double."""
     z, rows = x.astype(np.longdouble), np.arange(len(x))
