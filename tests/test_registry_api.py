@@ -83,8 +83,8 @@ def test_losses_are_numbered_without_gaps():
     for facts in LOSSES.values():
         assert facts.target in {"elementwise": (*DOMAINS,), "gather": ("action",), "rows": ("class",),
                                 "softmax": ("class", "distribution", "action")}[facts.kind]  # fmt: skip
-        assert 0 < facts.loss_ulp < 10
-        assert 0 < facts.grad_ulp < 10
+        assert 0 < facts.loss_ulp < 16
+        assert 0 < facts.grad_ulp < 16
         assert all(param.valid(param.default) for param in facts.params)
 
 
