@@ -18,6 +18,7 @@ in ``commands/_exhaustive.py``.
 
 # Cody-Waite: n * LN2_HI is exact for every n that occurs, LN2_LO holds the rest of ln 2.
 LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
 LN2_HI_F32 = 0.693359375
 LN2_LO_F32 = -2.12194440e-4
 LN2_HI_F64 = 6.93147180369123816490e-01
@@ -150,16 +151,15 @@ def halvings_f32(m):
 
 def exp_scaled_f32(x, m):
     """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 below -110."""
-    low = m - 128.0
+    # Rounding leaves the exponent of 2^(n - n of m + 32) in the low bits. The lowest x has 0 there, which makes 0,
+    # in any rounding mode.
+    shift = (ROUND_F32 + 159.0) - (fma(m, LOG2E, ROUND_F32) - ROUND_F32)
+    low = fma(ROUND_F32 - shift, LN2, (BIAS + 0.25) * LN2)
     x = low if x < low else x
-    t = fma(x, LOG2E, -BIAS) + ROUND_F32
-    n = t - ROUND_F32
+    t = fma(x, LOG2E, -BIAS) + shift
+    n = t - shift
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x))
-    # 2^(n - n of m + 32); 2^-127 has no bits set, so it makes 0.
-    top = fma(m, LOG2E, ROUND_F32)
-    lowest = top - 159.0
-    t = lowest if t < lowest else t
-    k: int = (bits(t) << 23) + (0x4F800000 - (bits(top) << 23))
+    k: int = bits(t) << 23
     scale = from_bits(k)
     return fma(expm1_reduced_f32(r), scale, scale)
 

@@ -111,29 +111,11 @@ cdef const real* prepared(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ss
     return room
 
 
-cdef Py_ssize_t first_place(const real* l, real m, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t k, start
-    cdef bint there
-    for start in range(0, n - n % 64, 64):
-        there = False
-        for k in range(64):     # no branch to guess
-            there |= l[start + k] == m
-        if there:
-            break
-    else:
-        start = n - n % 64
-    for k in range(start, n):
-        if l[k] == m:
-            return k
-    return 0
-
-
 cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* room) noexcept nogil:
     # The maximum of a row of logits, its place and its unit; returns the last chunk, as prepared.
-    cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k, count = 0
+    cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k, count = 0, place = 0
     cdef bint nan = False
-    cdef real lanes[LANES]
-    cdef real m = <real>-INFINITY, v
+    cdef real m = <real>-INFINITY
     cdef const real* l = room
     out.infinite = False
     out.top = 0
@@ -141,13 +123,8 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         l = prepared(job, teacher, base + start, legal + start, n, False, room)
-        for k in range(LANES):
-            lanes[k] = <real>-INFINITY
-        add_maxima(lanes, l, n)
-        v = greatest(lanes)
-        if v > m:
-            m = v
-            out.top = start + first_place(l, v, n)
+        if raise_maximum(l, n, &m, &place):
+            out.top = start + place
     if m == <real>INFINITY:
         # One logit of +inf stands for its limit.
         for chunk in range((c + CHUNK - 1) // CHUNK):
@@ -168,7 +145,7 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
 
 cdef void finish_sum(Sum* out, double* lanes) noexcept nogil:
     # From exponentials without one maximum, added to lanes.
-    out.s = total(lanes) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
+    out.s = total_sums(lanes) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
     out.log = log1p_f64(out.s)
 
 

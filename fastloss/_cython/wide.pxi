@@ -2,6 +2,8 @@
 
 cdef enum:
     LOW = 256               # float32 rows whose maximum is below this in magnitude have a shorter way still
+    TOPS = 32               # accumulators of a row's maximum
+    SUMS = 16               # and of the sum of its exponentials
     PIECE = 256             # exponentials between two looks ahead in memory
     WIDE_ROOM = 5120        # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
 
@@ -14,47 +16,47 @@ cdef void zero_row(const RowJob* job, Py_ssize_t i) noexcept nogil:
         memset(<char*>job.grad + i * size, 0, size)
 
 
-cdef void add_maxima(real* lanes, const real* x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, j
-    cdef const real* v
-    if n < 4 * LANES:
-        for j in range(n):
-            lanes[j % LANES] = larger(x[j], lanes[j % LANES])
-        return
-    for i in range((n + 4 * LANES - 1) // (4 * LANES)):
-        # The last four rows of lanes may overlap the ones before: a maximum does not mind.
-        v = x + min(i * 4 * LANES, n - 4 * LANES)
-        for j in range(LANES):
-            lanes[j] = larger(v[3 * LANES + j], larger(v[2 * LANES + j], larger(v[LANES + j], larger(v[j], lanes[j]))))
-
-
-cdef real greatest(const real* lanes) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef real v[32]
-    for j in range(32):
-        v[j] = larger(lanes[j + 32], lanes[j])
-    for j in range(16):
-        v[j] = larger(v[j + 16], v[j])
-    for j in range(8):
-        v[j] = larger(v[j + 8], v[j])
-    return larger(larger(larger(v[0], v[4]), larger(v[2], v[6])), larger(larger(v[1], v[5]), larger(v[3], v[7])))
-
-
-cdef Py_ssize_t position(const real* lanes, const real* x, real m, Py_ssize_t n) noexcept nogil:
-    # Where x has the maximum that add_maxima has left in one of the lanes. Loops without a break: no branch to guess.
-    cdef Py_ssize_t i, k, found = -1
-    cdef int j, lane = 0
-    for j in range(LANES):
-        lane = j if lanes[j] == m else lane
-    for k in range((n - lane + LANES - 1) // LANES):
-        i = lane + k * LANES
-        found = i if x[i] == m else found
-    if found < 0:
-        # It came from the last rows of lanes, which need not begin at a multiple of LANES.
-        for k in range(4):
-            i = n - 4 * LANES + k * LANES + lane
-            found = i if x[i] == m else found
-    return found
+cdef bint raise_maximum(const real* x, Py_ssize_t n, real* m, Py_ssize_t* place) noexcept nogil:
+    # Raise m to the greatest of n values if that is more, and say where it is.
+    cdef Py_ssize_t i, j, rows = (n + TOPS - 1) // TOPS, found = n - TOPS
+    cdef int lane = 0
+    cdef real a[TOPS]
+    cdef real b[16]
+    cdef real v = m[0]
+    cdef const real* r
+    if n < TOPS:
+        for i in range(n):
+            v = larger(x[i], v)
+        if not v > m[0]:
+            return False
+        for i in range(n):
+            found = i if x[i] >= v else found
+    else:
+        for j in range(TOPS):
+            a[j] = v
+        for i in range(rows):
+            # The last row of lanes may overlap the one before: a maximum does not mind.
+            r = x + min(i * TOPS, n - TOPS)
+            for j in range(TOPS):
+                a[j] = larger(r[j], a[j])
+        for j in range(16):
+            b[j] = larger(a[j + 16], a[j])
+        for j in range(8):
+            b[j] = larger(b[j + 8], b[j])
+        for j in range(4):
+            b[j] = larger(b[j + 4], b[j])
+        v = larger(larger(b[3], b[1]), larger(b[2], b[0]))
+        if not v > m[0]:
+            return False
+        # Loops without a break: no branch to guess.
+        for j in range(TOPS):
+            lane = <int>j if a[j] >= v else lane
+        found += lane
+        for i in range(n // TOPS):
+            found = i * TOPS + lane if x[i * TOPS + lane] >= v else found
+    m[0] = v
+    place[0] = found
+    return True
 
 
 cdef inline bint is_low(real m) noexcept nogil:
@@ -89,18 +91,40 @@ cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil
 
 
 cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept nogil:
-    # As add_lanes, but float32 values are added in fours before they are widened: in a sum of as many
-    # terms as make it pay, those two roundings are within the bounds.
-    cdef Py_ssize_t i, j, quads = n // (4 * LANES)
+    # As add_lanes, but in SUMS lanes, and values are added in fours before they are widened: in a sum of
+    # as many terms as make it pay, those two roundings are within the bounds.
+    cdef Py_ssize_t i, j, quads = n // (4 * SUMS), rest = n % SUMS
+    cdef int skip = <int>(SUMS - rest)
+    cdef double a[SUMS]
     cdef const real* v
-    if real is double:
-        add_lanes(lanes, e, n)
-    else:
-        for i in range(quads):
-            v = e + i * 4 * LANES
-            for j in range(LANES):
-                lanes[j] = lanes[j] + <double>((v[j] + v[LANES + j]) + (v[2 * LANES + j] + v[3 * LANES + j]))
-        add_lanes(lanes, e + quads * 4 * LANES, n - quads * 4 * LANES)
+    for j in range(SUMS):
+        a[j] = lanes[j]
+    for i in range(quads):
+        v = e + i * 4 * SUMS
+        for j in range(SUMS):
+            a[j] = a[j] + <double>((v[j] + v[SUMS + j]) + (v[2 * SUMS + j] + v[3 * SUMS + j]))
+    for i in range(4 * quads, n // SUMS):
+        v = e + i * SUMS
+        for j in range(SUMS):
+            a[j] = a[j] + <double>v[j]
+    if n >= SUMS and rest > 0:
+        # What is left, in its last lanes.
+        v = e + n - SUMS
+        for j in range(SUMS):
+            a[j] = a[j] + (<double>v[j] if <int>j >= skip else 0.0)
+    elif rest > 0:
+        for j in range(rest):
+            a[j] = a[j] + <double>e[j]
+    for j in range(SUMS):
+        lanes[j] = a[j]
+
+
+cdef double total_sums(const double* lanes) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double v[8]
+    for j in range(8):
+        v[j] = lanes[j] + lanes[j + 8]
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
@@ -133,11 +157,10 @@ cdef void scale_smooth_chunk(const real* e, real* g, double factor, double shift
 cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const real* _) noexcept nogil:
     # The maximum and its place; -inf where a row holds nothing but NaN and -inf.
     cdef Code code = job.entries.code
-    cdef Py_ssize_t c = job.classes, base = i * c, chunk, start, n, j
+    cdef Py_ssize_t c = job.classes, base = i * c, chunk, start, n, place = 0
     cdef real x_room[CHUNK]
-    cdef real lanes[LANES]
     cdef const real* x
-    cdef real m = <real>-INFINITY, v
+    cdef real m = <real>-INFINITY
     top[0] = 0
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
@@ -146,25 +169,18 @@ cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const re
         if not is_native(code, _):
             load(code, job.x, base + start, x_room, n)
             x = x_room
-        for j in range(LANES):
-            lanes[j] = <real>-INFINITY
-        add_maxima(lanes, x, n)
-        v = greatest(lanes)
-        if v > m:
-            m = v
-            top[0] = start + position(lanes, x, v, n)
+        if raise_maximum(x, n, &m, &place):
+            top[0] = start + place
     return m
 
 
 cdef inline real* exponentials(const RowJob* job, real* room, Py_ssize_t r, Py_ssize_t first, Py_ssize_t start) noexcept nogil:
-    # Where the e of row first + r are kept from its class start on: rows of a block side by side, aligned;
-    # of a longer row in the gradient's own memory, or only the chunk at hand if that is narrower or not wanted.
+    # Where the e of row first + r are kept from its class start on: in the gradient's own memory; where that is
+    # narrower, not wanted or the logits', rows of a block side by side, aligned, and of a longer row the chunk at hand.
     cdef Py_ssize_t c = job.classes
-    if c <= BLOCK:
-        return room + r * ((c + 15) // 16 * 16) + start
-    if job.grad != NULL and is_native(job.entries.code, room):
+    if job.grad != NULL and is_native(job.entries.code, room) and (c > BLOCK or job.grad != job.x):
         return <real*>job.grad + (first + r) * c + start
-    return room
+    return room + (r * ((c + 15) // 16 * 16) + start if c <= BLOCK else 0)
 
 
 cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n, Py_ssize_t padded, const real* _) noexcept nogil:
@@ -180,7 +196,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     cdef Py_ssize_t top[SIDE]
     cdef bint infinite[SIDE]
     cdef double unit[SIDE]
-    cdef double lanes[LANES]
+    cdef double lanes[SUMS]
     cdef double smooth[LANES]
     cdef const real* x
     cdef real* e
@@ -208,7 +224,8 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
         if side.y[r] < 0:
             continue
         base = (first + r) * c
-        clear_lanes(lanes)
+        for k in range(SUMS):
+            lanes[k] = 0.0
         if v != 0.0:
             clear_lanes(smooth)
         for chunk in range(chunks):
@@ -225,8 +242,6 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 k = piece * PIECE
                 if native:
                     fetch(<const real*>job.x + (base + n * c + start + k), PIECE * sizeof(real))
-                    if job.grad != NULL:
-                        fetch(<const real*>job.grad + (base + start + k), PIECE * sizeof(real))
                 exp_chunk(x + k, m[r], e + k, min(size - k, PIECE))
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
@@ -234,7 +249,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             add_exponentials(lanes, e, size)
             if v != 0.0:
                 add_smoothing(smooth, x, m[r], job.class_weight + start if job.class_weight != NULL else NULL, size)
-        side.s[r] = total(lanes)
+        side.s[r] = total_sums(lanes)
         if v != 0.0:
             side.smooth[r] = total(smooth)
     for r in range(padded):

@@ -31,11 +31,11 @@ from fastloss._numba.primitives_generated import (
     log_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
-from fastloss._numba.wide import add_exponentials, add_maxima, exp_below, exp_chunk, greatest, unit_of
+from fastloss._numba.wide import add_exponentials, exp_below, exp_chunk, raise_maximum, total_sums, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
-REALS = 5 * CHUNK + 2 * LANES  # elements of work for what is in the type that is computed in
+REALS = 5 * CHUNK  # elements of work for what is in the type that is computed in
 ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
 
 
@@ -205,41 +205,19 @@ def prepare(job, teacher, at, legal, n, infinite, logits, slope, sloped):
         to_limit(carray(logits, n), 1)
 
 
-@inline
-def first_place(logits, m, n):
-    first = 0
-    while first + 64 <= n:
-        there, part = 0, ptr(logits, first)
-        for k in range(64):  # no branch to guess
-            there |= part[k] == m
-        if there != 0:
-            break
-        first += 64
-    for k in range(first, n):
-        if logits[k] == m:
-            return k
-    return 0
-
-
 @apart
 @inline
 def find_top(job, teacher, i, logits):
     """The maximum of a row of logits, its place and its unit; ``logits`` keeps the last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
-    lanes = ptr(job.work, 5 * CHUNK)
-    lowest = real(-INFINITY)
-    m, top, infinite = lowest, 0, False
+    m, top, infinite = real(-INFINITY), 0, False
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         prepare(job, teacher, base + start, legal + start, n, False, logits, logits, False)
-        for k in range(LANES):
-            lanes[k] = lowest
-        add_maxima(lanes, logits, n)
-        v = greatest(lanes, ptr(lanes, LANES))
-        if v > m:
-            m = v
-            top = start + first_place(logits, v, n)
+        m, place = raise_maximum(logits, n, m)
+        if place >= 0:
+            top = start + place
     if m == INFINITY:
         # One logit of +inf stands for its limit.
         count, nan = 0, 0
@@ -259,7 +237,7 @@ def find_top(job, teacher, i, logits):
 @inline
 def finish_sum(found, lanes):
     """From exponentials without one maximum, added to lanes."""
-    s = total(lanes) / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
+    s = total_sums(lanes) / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
     return Sum(found.m, found.unit, s, log1p_f64(s), found.top, found.infinite)
 
 

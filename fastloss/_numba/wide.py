@@ -6,7 +6,6 @@ from numba.extending import overload
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
 from fastloss._numba._jit import apart, bare, by_type, fetcher, inline, kernel, ptr
 from fastloss._numba.blocks import (
-    add_lanes,
     clear,
     copy,
     put,
@@ -16,6 +15,7 @@ from fastloss._numba.blocks import (
     value_at,
     view,
 )  # fmt: skip
+from fastloss._numba.lanes import SUMS, TOPS, add_fours, greatest
 from fastloss._numba.primitives_generated import (
     exp_diff_f32,
     exp_diff_f64,
@@ -53,26 +53,7 @@ LOW = 256.0  # float32 rows whose maximum is below this in magnitude have a shor
 PIECE = 256  # exponentials between two looks ahead in memory
 TINY = 1e-30  # a factor below this may not fit into float32
 E_ROOM = 5120  # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
-ROOM = E_ROOM + 2 * LANES + CHUNK + 2 * SIDE  # elements of work that the kernel needs
-
-
-@inline
-def add_maxima(lanes, x, n):
-    quad = 4 * LANES
-    if n < quad:
-        for j in range(n):
-            v, m = x[j], lanes[j % LANES]
-            lanes[j % LANES] = v if v > m else m
-        return
-    for i in range((n + quad - 1) // quad):
-        # The last four rows of lanes may overlap the ones before: a maximum does not mind.
-        v = ptr(x, min(i * quad, n - quad))
-        for j in range(LANES):
-            m = lanes[j]
-            m = v[j] if v[j] > m else m
-            m = v[LANES + j] if v[LANES + j] > m else m
-            m = v[2 * LANES + j] if v[2 * LANES + j] > m else m
-            lanes[j] = v[3 * LANES + j] if v[3 * LANES + j] > m else m
+ROOM = E_ROOM + CHUNK + 2 * SIDE  # elements of work that the kernel needs
 
 
 @inline
@@ -81,29 +62,25 @@ def larger(a, b):
 
 
 @inline
-def greatest(lanes, v):
-    for j in range(LANES // 8):
-        a = larger(larger(lanes[j + 48], lanes[j + 16]), larger(lanes[j + 32], lanes[j]))
-        b = larger(larger(lanes[j + 56], lanes[j + 24]), larger(lanes[j + 40], lanes[j + 8]))
-        v[j] = larger(b, a)
-    return larger(larger(larger(v[0], v[4]), larger(v[2], v[6])), larger(larger(v[1], v[5]), larger(v[3], v[7])))
-
-
-@inline
-def position(lanes, x, m, n):
-    """Where x has the maximum that ``add_maxima`` has left in one of the lanes; nothing is above it."""
-    lane = np.int32(0)
-    for j in range(lanes.size):  # not LANES: a loop of known length is unrolled before it can be vectorised
-        k = np.int32(j) if lanes[j] >= m else np.int32(0)
-        lane = k if k > lane else lane
-    found = -1
-    for i in range(lane, n, LANES):
-        found = i if x[i] >= m else found
-    if found < 0:
-        # It came from the last rows of lanes, which need not begin at a multiple of LANES.
-        for i in range(n - 4 * LANES + lane, n, LANES):
-            found = i if x[i] >= m else found
-    return found
+def raise_maximum(x, n, m):
+    """The greatest of n values and where it is, if it is above m; else m and -1."""
+    if n < TOPS:
+        v = m
+        for i in range(n):
+            v = larger(x[i], v)
+        if not v > m:
+            return m, -1
+        found = 0
+        for i in range(n):
+            found = i if x[i] >= v else found
+        return v, found
+    v, lane = greatest(x, n, m)
+    if not v > m:
+        return m, -1
+    found = n - TOPS + lane
+    for i in range(lane, n // TOPS * TOPS, TOPS):
+        found = i if x[i] >= v else found
+    return v, found
 
 
 @inline
@@ -148,27 +125,35 @@ def unit_f64(m):
 
 
 @inline
-def add_exponentials_f32(e, lanes, n):
-    """As ``add_lanes``, but values are added in fours before they are widened."""
-    quads = n // (4 * LANES)
-    for i in range(quads):
-        v = ptr(e, i * 4 * LANES)
-        for j in range(LANES):
-            lanes[j] = lanes[j] + np.float64((v[j] + v[LANES + j]) + (v[2 * LANES + j] + v[3 * LANES + j]))
-    add_lanes(lanes, ptr(e, quads * 4 * LANES), n - quads * 4 * LANES)
+def add_exponentials(e, lanes, n):
+    """As ``add_lanes``, but in fewer lanes, and values are added in fours before they are widened."""
+    quads, rest = n // (4 * SUMS), n % SUMS
+    skip = np.int32(SUMS - rest)
+    add_fours(lanes, e, quads)
+    for i in range(4 * quads, n // SUMS):
+        v = ptr(e, i * SUMS)
+        for j in range(SUMS):
+            lanes[j] = lanes[j] + np.float64(v[j])
+    if n >= SUMS and rest > 0:
+        # What is left, in its last lanes.
+        v = ptr(e, n - SUMS)
+        for j in range(SUMS):
+            lanes[j] = lanes[j] + (np.float64(v[j]) if np.int32(j) >= skip else 0.0)
+    elif rest > 0:
+        for j in range(rest):
+            lanes[j] = lanes[j] + np.float64(e[j])
 
 
 @inline
-def add_exponentials_f64(e, lanes, n):
-    add_lanes(lanes, e, n)
+def total_sums(v):
+    for j in range(8):
+        v[j] = v[j] + v[j + 8]
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
 exp_below = by_type(exp_below_f32, exp_below_f64)
 exp_chunk = by_type(apart(exp_chunk_f32), apart(exp_chunk_f64))
 unit_of = by_type(unit_f32, unit_f64)
-
-
-add_exponentials = by_type(add_exponentials_f32, add_exponentials_f64)
 fetch = fetcher(PIECE)
 
 
@@ -205,44 +190,51 @@ def scale_smooth_chunk(e, g, factor, shift, w, n):
 
 
 @inline
-def row_maximum(x, base, c, room, x_room):
+def scale_smooth_in_place(e, factor, shift, w, n):
+    if w.size > 0:
+        for i in range(n):
+            e[i] = np.float64(e[i]) * factor - shift * w[i]
+    else:
+        for i in range(n):
+            e[i] = np.float64(e[i]) * factor - shift
+
+
+@inline
+def row_maximum(x, base, c, x_room):
     """The maximum and its place; -inf where a row holds nothing but NaN and -inf."""
-    x, room, x_room = bare(x), bare(room), bare(x_room)
-    lanes, lowest = room[:LANES], x_room.dtype.type(-INFINITY)
-    m, top = lowest, 0
+    x, x_room = bare(x), bare(x_room)
+    m, top = x_room.dtype.type(-INFINITY), 0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         part = ptr(view(x, base + start, base + start + n, x_room), 0)
-        for j in range(LANES):
-            lanes[j] = lowest
-        add_maxima(ptr(lanes, 0), part, n)
-        v = greatest(ptr(lanes, 0), ptr(room, LANES))
-        if v > m:
-            m = v
-            top = start + position(lanes, part, v, n)
+        m, place = raise_maximum(part, n, m)
+        if place >= 0:
+            top = start + place
     return m, top
 
 
-def exponentials(grad, room, first, c):
-    """Where e are kept, and how far apart rows and classes are.
+def exponentials(grad, room, first, c, in_place):
+    """Where e are kept, how far apart rows and classes are, and whether gradients are written over them.
 
-    Side by side if rows are short, else in the gradient's own memory, or only the chunk at hand.
+    In the gradient's own memory; where that is narrower, not wanted or the logits', rows of a block side by side,
+    and of a longer row the chunk at hand.
     """
 
 
 @overload(exponentials)
-def _exponentials(grad, room, first, c):
+def _exponentials(grad, room, first, c, in_place):
     if grad.dtype != room.dtype:
-        return lambda grad, room, first, c: (
+        return lambda grad, room, first, c, in_place: (
             ptr(room, 0),
             (c + 15) // 16 * 16 if c <= BLOCK else 0,
             1 if c <= BLOCK else 0,
+            c > BLOCK,
         )
 
-    def own(grad, room, first, c):
-        if c <= BLOCK:
-            return ptr(room, 0), (c + 15) // 16 * 16, 1
-        return (ptr(grad, first * c), c, 1) if grad.size > 0 else (ptr(room, 0), 0, 0)
+    def own(grad, room, first, c, in_place):
+        if grad.size > 0 and (c > BLOCK or not in_place):
+            return ptr(grad, first * c), c, 1, True
+        return (ptr(room, 0), (c + 15) // 16 * 16, 1, False) if c <= BLOCK else (ptr(room, 0), 0, 0, True)
 
     return own
 
@@ -272,8 +264,7 @@ def wide_rows(
     """Rows first to first + n in phases."""
     # Once more: what is inlined here can't tell otherwise that there is nothing to count.
     x, class_weight, grad, work, infinite = bare(x), bare(class_weight), bare(grad), bare(work), bare(infinite)
-    e_room, x_room, lane_room = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], work[E_ROOM + CHUNK :]
-    real = work[E_ROOM + CHUNK + 2 * LANES :]
+    e_room, x_room, real = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], work[E_ROOM + CHUNK :]
     m, x_y = real[:padded], real[SIDE : SIDE + padded]
     sums, gaps = ptr(lanes, 0), ptr(lanes, LANES)
     y, top, s, unit = (
@@ -292,7 +283,7 @@ def wide_rows(
         infinite[r] = False
         if y[r] >= 0:
             base = (first + r) * c
-            m[r], top[r] = row_maximum(x, base, c, lane_room, x_room)
+            m[r], top[r] = row_maximum(x, base, c, x_room)
             x_y[r] = value_at(x, base + y[r], work)
             maxima[r] = m[r]
             if m[r] == INFINITY:
@@ -302,7 +293,7 @@ def wide_rows(
                 to_limit(x_y[r : r + 1], 1)
     for r in range(padded):
         unit[r] = unit_of(m[r])
-    kept, width, step = exponentials(grad, e_room, first, c)
+    kept, width, step, over = exponentials(grad, e_room, first, c, in_place)
     for r in range(n):
         if y[r] < 0:
             continue
@@ -321,8 +312,6 @@ def wide_rows(
             p = ptr(part, 0)
             for k in range(0, size, PIECE):
                 fetch(ptr(x, place + n * c + k))
-                if grad.size > 0:
-                    fetch(ptr(grad, place + k))
                 exp_chunk(ptr(p, k), m[r], ptr(e, k), min(size - k, PIECE))
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
@@ -330,7 +319,7 @@ def wide_rows(
             add_exponentials(e, sums, size)
             if v != 0.0:
                 add_smoothing(gaps, p, m[r], class_weight[start : start + size], size)
-        s[r] = total(sums)
+        s[r] = total_sums(sums)
         if v != 0.0:
             smooth[r] = total(gaps)
     for r in range(padded):
@@ -359,14 +348,18 @@ def wide_rows(
                 refill(x, grad, e, place, size, m[r], infinite[r], x_room)
             if start <= top[r] < start + size:
                 e[top[r] - start] = unit[r]
-            # A longer row's e and g are the same memory; a loop over both would not be vectorised.
+            # Where e and g are the same memory, a loop over both would not be vectorised.
             g = results(grad, place, place + size, x_room if c <= BLOCK else e_room)
             if v != 0.0 or (work.itemsize == 4 and abs(factor) < TINY):
-                scale_smooth_chunk(e, ptr(g, 0), factor, v * scales[r], class_weight[start : start + size], size)
-            elif c <= BLOCK:
-                scale_chunk(e, ptr(g, 0), work.dtype.type(factor), size)
-            else:
+                w = class_weight[start : start + size]
+                if over:
+                    scale_smooth_in_place(e, factor, v * scales[r], w, size)
+                else:
+                    scale_smooth_chunk(e, ptr(g, 0), factor, v * scales[r], w, size)
+            elif over:
                 scale_in_place(e, work.dtype.type(factor), size)
+            else:
+                scale_chunk(e, ptr(g, 0), work.dtype.type(factor), size)
             if start <= y[r] < start + size:
                 g[y[r] - start] = g_y[r]
             store_converted(g, grad, place)
