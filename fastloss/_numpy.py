@@ -15,7 +15,7 @@ from .registry import DOMAINS, LOSSES
 
 name = "numpy"
 GRAIN = 1 << 62  # never more than one thread
-plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
+plain_elementwise = plain_rows = plain_softmax = plain_td_loss = None  # no shorter way for plain arrays
 
 _BLOCK = 4096  # elements behind one partial sum, in every backend
 _PART = 65536  # elements computed at a time, which bounds the memory

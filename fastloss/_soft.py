@@ -50,8 +50,22 @@ def run(
     ``hess`` is None or an array of the input's shape and dtype for the second derivatives.
     """
     engine = _dispatch.engine(backend)
+    if ignore_index is not None:
+        ignore_index = _validate.integer("ignore_index", ignore_index)
+    if (
+        engine.plain_softmax
+        and weight is normalizer is hess is None
+        and not want_extras
+        and _run._is_plain(reduction, grad)
+    ):
+        plain = engine.plain_softmax(
+            input, target, how, ignore_index, class_mask, None if factor is None else factor[1], sample_weight, mask,
+            takes != SHARES, takes != INDICES, reduction == "mean", grad, out, n_threads,
+        )  # fmt: skip
+        if plain:
+            return tuple.__new__(_run.LossGrad, plain), None
     # Where nothing is ignored a value stands in that is out of range itself.
-    ignore = -(2**63) if ignore_index is None else _validate.integer("ignore_index", ignore_index)
+    ignore = -(2**63) if ignore_index is None else ignore_index
     _validate.reduction(reduction, normalizer)
     grad = _validate.switch("grad", grad)
     x = _validate.floats(name, input)

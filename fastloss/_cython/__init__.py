@@ -66,7 +66,7 @@ def _domains(loss: str) -> tuple[int, int, int]:
 def plain_elementwise(
     facts: Loss, input, target, third, params, weight, mask, mean, factor, grad, want_third, out, n_threads
 ):  # fmt: skip
-    """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next two."""
+    """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next three."""
     return kernels.plain_elementwise(
         facts.index if third is None else facts.third_index, input, target, third, params, _domains(facts.name), weight,
         mask, mean, factor, grad, want_third, out, n_threads,
@@ -74,6 +74,7 @@ def plain_elementwise(
 
 
 plain_rows = kernels.plain_rows
+plain_softmax = kernels.plain_softmax
 
 
 def plain_td_loss(

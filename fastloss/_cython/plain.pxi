@@ -192,6 +192,46 @@ def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_i
     return None if value is None else (value, grad)
 
 
+def plain_softmax(object x, object target, object how, object ignore_index, object legal, object factor, object weight,
+                  object mask, bint takes_indices, bint takes_shares, bint mean, bint want_grad, object out,
+                  object n_threads):
+    cdef bint shared = takes_shares and plain_floats(target)
+    if not plain_floats(x) or not plain_entries(x, 1, weight, mask):
+        return None
+    if shared:
+        if not alike(target, x, 0):
+            return None
+    elif not takes_indices or not plain_integers(target) or not same_shape(x, target, 1):
+        return None
+    if factor is not None and not alike(factor, x, 1):
+        return None
+    if legal is not None and not (plain_flags(legal) and same_shape(x, legal, 0)):
+        return None
+    if out is not None:
+        # Shares are checked while the gradient is written, too late for an input that is overwritten.
+        if not want_grad or not plain_output(out, x, not shared):
+            return None
+        if not (apart(out, target) and apart(out, legal) and apart(out, factor) and apart(out, weight) and apart(out, mask)):
+            return None
+    cdef Py_ssize_t classes = cnp.PyArray_DIM(<cnp.ndarray>x, cnp.PyArray_NDIM(<cnp.ndarray>x) - 1)
+    if cnp.PyArray_SIZE(<cnp.ndarray>x) == 0:
+        return None
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x) // classes, kept = n if mask is None else PyArray_CountNonzero(mask)
+    cdef SoftJob job = soft_job(
+        x, classes, None if shared else target, target if shared else None, how, None,
+        INT64_MIN if ignore_index is None else ignore_index, legal, factor, entries_of(x, n, weight, mask, 1.0, None, None))
+    cdef Py_ssize_t counted = kept if shared else kept_rows(&job.row)
+    if counted <= 0 or (ignore_index is None and counted != kept):  # a target may be the value that stands in
+        return None
+    cdef double divisor = counted if mean else 1.0
+    cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+    job.row.grad = data_of(grad)
+    job.row.entries.scale = 1.0 / divisor
+    cdef object value = run_plain(
+        soft_kernel(&job), &job, &job.row.entries, classes, job.row.block_rows, divisor, n_threads)
+    return None if value is None else (value, grad)
+
+
 def plain_td_loss(object q, object actions, object rewards, object next_q, object terminated, double gamma,
                   object online, object legal, int loss, tuple params, object weight, object mask, bint mean,
                   bint want_grad, object out, object n_threads):

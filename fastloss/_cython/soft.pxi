@@ -625,16 +625,13 @@ cdef bint soft_blocks_f64(const void* job, Py_ssize_t first, Py_ssize_t last) no
     return soft_blocks(<const SoftJob*>job, first, last, <const double*>NULL)
 
 
-def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, object how, cnp.ndarray class_weight,
-            int64_t ignore_index, cnp.ndarray legal, cnp.ndarray factor, cnp.ndarray weight, cnp.ndarray mask, double scale,
-            cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray lse, cnp.ndarray entropies, cnp.ndarray top,
-            cnp.ndarray hess, cnp.ndarray partials not None, int threads):
+cdef SoftJob soft_job(cnp.ndarray x, Py_ssize_t classes, cnp.ndarray target, cnp.ndarray shares, object how,
+                      cnp.ndarray class_weight, int64_t ignore_index, cnp.ndarray legal, cnp.ndarray factor, Entries entries):
+    # Everything but what is written and how gradients are scaled.
     cdef SoftJob job
-    cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0), c = cnp.PyArray_DIM(x, 1)
-    job.row = row_job(
-        target, c, class_weight, ignore_index, entries_of(x, n, weight, mask, scale, losses, partials))
+    job.row = row_job(target, classes, class_weight, ignore_index, entries)
     job.row.x = data_of(x)
-    job.row.grad = data_of(grad)
+    job.row.grad = NULL
     job.row.smoothing = how.smoothing
     job.shares = data_of(shares)
     job.kind = how.kind
@@ -644,19 +641,37 @@ def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, obje
     job.count = len(how.params)
     fill(job.params, how.params)
     job.legal = <const uint8_t*>data_of(legal)
-    job.legal_step = c if legal is not None and cnp.PyArray_SIZE(legal) > c else 0
+    job.legal_step = classes if legal is not None and cnp.PyArray_SIZE(legal) > classes else 0
     job.temperature = how.temperature
     job.softcap = how.softcap
     job.z_loss = how.z_loss
     job.entropy = how.entropy
     job.factor = data_of(factor)
+    job.lse = job.entropies = job.hess = NULL
+    job.top = NULL
+    return job
+
+
+cdef Kernel soft_kernel(SoftJob* job):
+    # The kernel for a job that is complete but for partial sums, and stays where it is.
+    if not is_head(job):
+        return soft_blocks_f64 if job.row.entries.code == F64 else soft_blocks_f32
+    job.row.loss = CROSS_ENTROPY
+    job.row.head = job
+    return row_blocks_f64 if job.row.entries.code == F64 else row_blocks_f32
+
+
+def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, object how, cnp.ndarray class_weight,
+            int64_t ignore_index, cnp.ndarray legal, cnp.ndarray factor, cnp.ndarray weight, cnp.ndarray mask, double scale,
+            cnp.ndarray losses, cnp.ndarray grad, cnp.ndarray lse, cnp.ndarray entropies, cnp.ndarray top,
+            cnp.ndarray hess, cnp.ndarray partials not None, int threads):
+    cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0), c = cnp.PyArray_DIM(x, 1)
+    cdef SoftJob job = soft_job(
+        x, c, target, shares, how, class_weight, ignore_index, legal, factor,
+        entries_of(x, n, weight, mask, scale, losses, partials))
+    job.row.grad = data_of(grad)
     job.lse = data_of(lse)
     job.entropies = data_of(entropies)
     job.top = <int64_t*>data_of(top)
     job.hess = data_of(hess)
-    cdef Kernel kernel = soft_blocks_f64 if job.row.entries.code == F64 else soft_blocks_f32
-    if is_head(&job):
-        job.row.loss = CROSS_ENTROPY
-        job.row.head = &job
-        kernel = row_blocks_f64 if job.row.entries.code == F64 else row_blocks_f32
-    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)
+    return launch(soft_kernel(&job), &job, cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)

@@ -27,7 +27,7 @@ from fastloss._threads import split
 from fastloss.registry import DOMAINS, LOOPS, LOSSES
 
 name = "numba"
-plain_elementwise = plain_rows = plain_td_loss = None  # no shorter way for plain arrays
+plain_elementwise = plain_rows = plain_softmax = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
 _NO_INDICES = np.empty(0, np.int64)
