@@ -7,7 +7,7 @@ import numpy as np
 BLOCK = 4096  # elements per partial sum
 CHUNK = 1024  # elements worked on at a time: inputs and results of a chunk fit into L1
 LANES = 64  # accumulators of a sum
-NARROW = 32  # up to this many classes, rows are worked on side by side
+NARROW = 64  # up to this many classes, rows are worked on side by side
 SIDE = 64  # that many rows
 
 

@@ -29,7 +29,7 @@ ROUND_F64 = 6755399441055744.0
 # Adding and subtracting this leaves multiples of 2^-9 (float32) and 2^-19 (float64).
 COARSE_F32 = 24576.0
 COARSE_F64 = 12884901888.0
-# Added to a / ln 2 before it is rounded, this takes r = a - n ln 2 to [-ln(3/2), ln(4/3)].
+# Added to a / ln 2 before it is rounded, this takes r = a - n ln 2 to [-ln(4/3), ln(3/2)].
 BIAS = 0.0849625007211562
 # Below this exp() rounds to zero, even times sqrt(2).
 EXP_MIN_F32 = -105.0
@@ -145,15 +145,17 @@ def exp_near_f64(x, m):
 
 
 def halvings_f32(m):
-    """m / ln 2 as a whole number, less 32."""
-    return fma(m, LOG2E, ROUND_F32) - 12582944.0
+    """m / ln 2 as an even whole number, less 31."""
+    half = fma(m, 0.5 * LOG2E, ROUND_F32) - ROUND_F32
+    return half + half - 31.0
 
 
 def exp_scaled_f32(x, m):
     """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 below -110."""
-    # Rounding leaves the exponent of 2^(n - n of m + 32) in the low bits. The lowest x has 0 there, which makes 0,
-    # in any rounding mode.
-    shift = (ROUND_F32 + 159.0) - (fma(m, LOG2E, ROUND_F32) - ROUND_F32)
+    # Rounding leaves the exponent of 2^(n - k) in the low bits. The lowest x has 0 there, which makes 0, in any
+    # rounding mode. The shift is even, so ties go to even n as in other exponentials: the bound holds for those.
+    half = fma(m, 0.5 * LOG2E, ROUND_F32) - ROUND_F32
+    shift = (ROUND_F32 + 158.0) - (half + half)
     low = fma(ROUND_F32 - shift, LN2, (BIAS + 0.25) * LN2)
     x = low if x < low else x
     t = fma(x, LOG2E, -BIAS) + shift
@@ -165,10 +167,12 @@ def exp_scaled_f32(x, m):
 
 
 def exp_top_f64(m, k):
-    """exp(m) 2^-k for k = m / ln 2 as a whole number, less 32."""
-    n = k + 32.0
+    """exp(m) 2^-k for |m| < 256 and a whole number k near m / ln 2."""
+    n = fma(m, LOG2E, ROUND_F64) - ROUND_F64
     r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, m))
-    return fma(expm1_reduced_f64(r), 4294967296.0, 4294967296.0)
+    p: int = (bits((n - k) + ROUND_F64) << 52) + 0x3FF0000000000000
+    scale = from_bits(p)
+    return fma(expm1_reduced_f64(r), scale, scale)
 
 
 def log1p_unit_f32(e):

@@ -129,7 +129,7 @@ def test_smoothed_and_weighted_losses_keep_their_digits(name, compiled, dtype, w
 def rows(dtype, width, seed=0):
     """Ordinary rows, spread-out rows, confident ones, and rows with a large common offset."""
     rng = np.random.default_rng(seed)
-    count = max(24, (30_000 if width <= 33 else 6_000) // width)
+    count = max(24, (30_000 if width <= 65 else 6_000) // width)
     parts = [sigma * rng.standard_normal((count, width)) for sigma in (0.1, 1, 5, 20)]
     y = rng.integers(0, width, 4 * count)
     confident = rng.standard_normal((2 * count, width))
@@ -144,7 +144,7 @@ def rows(dtype, width, seed=0):
 
 
 @needs_longdouble
-@pytest.mark.parametrize("width", [2, 3, 10, 20, 32, 33, 100, 1000])
+@pytest.mark.parametrize("width", [2, 3, 10, 20, 64, 65, 100, 1000])
 def test_cross_entropy(compiled, dtype, width, within):
     facts = LOSSES["cross_entropy"]
     args = rows(dtype, width)
@@ -152,7 +152,7 @@ def test_cross_entropy(compiled, dtype, width, within):
 
 
 @needs_longdouble
-@pytest.mark.parametrize("width", [3, 40])
+@pytest.mark.parametrize("width", [3, 70])
 def test_cross_entropy_of_any_magnitude(compiled, dtype, width, within):
     # Exponents from the subnormals to a third of the range, in one row.
     facts, rng = LOSSES["cross_entropy"], np.random.default_rng(2)
@@ -163,7 +163,7 @@ def test_cross_entropy_of_any_magnitude(compiled, dtype, width, within):
 
 
 @needs_longdouble
-@pytest.mark.parametrize("width", [2, 3, 10, 32, 33, 100, 1000])
+@pytest.mark.parametrize("width", [2, 3, 10, 64, 65, 100, 1000])
 @pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
 def test_margins(name, compiled, dtype, width, within):
     facts, rng = LOSSES[name], np.random.default_rng(1)

@@ -204,8 +204,8 @@ def test_an_unknown_cpu_level():
 def test_all_levels_with_fused_multiply_add_give_the_same_bits():
     code = """
         import hashlib, numpy as np, fastloss as fl
-        x = np.random.default_rng(0).standard_normal((999, 40)).astype(np.float32)
-        y = np.arange(999) % 40
+        x = np.random.default_rng(0).standard_normal((999, 70)).astype(np.float32)
+        y = np.arange(999) % 70
         parts = [*fl.cross_entropy(x, y), *fl.bce_with_logits(x, (x > 0).astype(np.float32)), *fl.mse_loss(x, 2 * x)]
         print(hashlib.sha256(b"".join(np.asarray(p).tobytes() for p in parts)).hexdigest())
     """

@@ -121,7 +121,7 @@ def test_nan_stays_in_its_entry_and_reaches_the_reduced_loss(loss, backend, dtyp
     assert np.isnan(case(backend, reduction="sum").loss)
 
 
-@pytest.mark.parametrize("width", [3, 40, 1500])
+@pytest.mark.parametrize("width", [3, 70, 1500])
 def test_impossible_classes(backend, dtype, width):
     # -inf is a class of probability 0: the row is that of the other classes.
     case = build("cross_entropy", dtype, (20,), width)
@@ -140,7 +140,7 @@ def test_impossible_classes(backend, dtype, width):
     np.testing.assert_allclose(wrong.grad.sum(axis=1), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [3, 40, 1500])
+@pytest.mark.parametrize("width", [3, 70, 1500])
 def test_an_infinite_class(backend, dtype, width):
     x = np.zeros((2, width), dtype)
     x[:, 1] = INF
@@ -155,7 +155,7 @@ def test_an_infinite_class(backend, dtype, width):
     np.testing.assert_allclose(result.grad[0, [0, 1]], [-0.5 / width, 0.5 - 0.5 / width], rtol=1e-6)
 
 
-@pytest.mark.parametrize("width", [3, 40, 1500])
+@pytest.mark.parametrize("width", [3, 70, 1500])
 def test_rows_without_an_answer_are_nan_alone(backend, dtype, width):
     case = build("cross_entropy", dtype, (5,), width)
     x = case.args[0]
@@ -169,7 +169,7 @@ def test_rows_without_an_answer_are_nan_alone(backend, dtype, width):
     np.testing.assert_array_equal(case(backend, reduction="sum").grad[[0, 4]], clean.grad[[0, 4]])
 
 
-@pytest.mark.parametrize("width", [3, 40])
+@pytest.mark.parametrize("width", [3, 70])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_class_of_weight_zero_does_not_count_even_if_impossible(name, backend, dtype, width):
     x = np.random.default_rng(0).standard_normal((2, width)).astype(dtype)
@@ -190,7 +190,7 @@ def margins(name):
     return [{}, {"p": 2}] if name == "multi_margin_loss" else [{}]
 
 
-@pytest.mark.parametrize("width", [3, 40, 1500])
+@pytest.mark.parametrize("width", [3, 70, 1500])
 @pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
 def test_infinite_and_absent_rivals(name, backend, dtype, width):
     x = np.full((5, width), -INF, dtype)  # nobody but the target, at any score: costs nothing

@@ -179,7 +179,8 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
             if job.grad != NULL:
                 fetch(<const char*>job.grad + start * count * size, n * count * size)
             terminated = job.terminated + start
-            if job.online == NULL and count <= NARROW:
+            # Of so many in float64, transposing costs more than it saves.
+            if job.online == NULL and count * <Py_ssize_t>sizeof(real) <= 4 * NARROW:
                 best_beside(job, start, best, n, _)
             else:
                 for r in range(n):

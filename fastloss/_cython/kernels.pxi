@@ -50,7 +50,7 @@ cdef enum:
     BLOCK = 4096    # elements per partial sum
     CHUNK = 1024    # elements worked on at a time: inputs and results of a chunk fit into L1
     LANES = 64      # accumulators of a sum
-    NARROW = 32     # up to this many classes, rows are worked on side by side
+    NARROW = 64     # up to this many classes, rows are worked on side by side
     SPAN = 1 << 20  # elements that are worked on without a look at pending signals
 
 cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk

@@ -145,7 +145,7 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
 
 cdef void finish_sum(Sum* out, double* lanes) noexcept nogil:
     # From exponentials without one maximum, added to lanes.
-    out.s = total_sums(lanes) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
+    out.s = total(lanes) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
     out.log = log1p_f64(out.s)
 
 

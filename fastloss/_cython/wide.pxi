@@ -3,7 +3,7 @@
 cdef enum:
     LOW = 256               # float32 rows whose maximum is below this in magnitude have a shorter way still
     TOPS = 32               # accumulators of a row's maximum
-    SUMS = 16               # and of the sum of its exponentials
+    SUMS = 16               # and of the sum of its exponentials in float32
     PIECE = 256             # exponentials between two looks ahead in memory
     WIDE_ROOM = 5120        # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
 
@@ -60,7 +60,7 @@ cdef bint raise_maximum(const real* x, Py_ssize_t n, real* m, Py_ssize_t* place)
 
 
 cdef inline bint is_low(real m) noexcept nogil:
-    # Whether e is exp(x - m) times a factor near 2^32, which float32 saves operations by.
+    # Whether e is exp(x - m) times a factor near 2^31, which float32 saves operations by.
     return real is float and abs_f32(<float>m) < <float>LOW
 
 
@@ -91,12 +91,15 @@ cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil
 
 
 cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept nogil:
-    # As add_lanes, but in SUMS lanes, and values are added in fours before they are widened: in a sum of
-    # as many terms as make it pay, those two roundings are within the bounds.
+    # As add_lanes, but float32 values go to SUMS lanes, and are added in fours before they are widened: in a sum
+    # of as many terms as make it pay, those two roundings are within the bounds.
     cdef Py_ssize_t i, j, quads = n // (4 * SUMS), rest = n % SUMS
     cdef int skip = <int>(SUMS - rest)
     cdef double a[SUMS]
     cdef const real* v
+    if real is double:
+        add_lanes(lanes, e, n)
+        return
     for j in range(SUMS):
         a[j] = lanes[j]
     for i in range(quads):
@@ -119,9 +122,11 @@ cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept 
         lanes[j] = a[j]
 
 
-cdef double total_sums(const double* lanes) noexcept nogil:
+cdef double total_exponentials(double* lanes, const real* _) noexcept nogil:
     cdef Py_ssize_t j
     cdef double v[8]
+    if real is double:
+        return total(lanes)
     for j in range(8):
         v[j] = lanes[j] + lanes[j + 8]
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
@@ -196,7 +201,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     cdef Py_ssize_t top[SIDE]
     cdef bint infinite[SIDE]
     cdef double unit[SIDE]
-    cdef double lanes[SUMS]
+    cdef double lanes[LANES]
     cdef double smooth[LANES]
     cdef const real* x
     cdef real* e
@@ -224,8 +229,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
         if side.y[r] < 0:
             continue
         base = (first + r) * c
-        for k in range(SUMS):
-            lanes[k] = 0.0
+        clear_lanes(lanes)
         if v != 0.0:
             clear_lanes(smooth)
         for chunk in range(chunks):
@@ -249,7 +253,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             add_exponentials(lanes, e, size)
             if v != 0.0:
                 add_smoothing(smooth, x, m[r], job.class_weight + start if job.class_weight != NULL else NULL, size)
-        side.s[r] = total_sums(lanes)
+        side.s[r] = total_exponentials(lanes, _)
         if v != 0.0:
             side.smooth[r] = total(smooth)
     for r in range(padded):

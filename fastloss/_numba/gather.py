@@ -141,7 +141,8 @@ def td_blocks(
                 kept[r] &= not outside
                 chosen[r] = 0 if outside else a
             ended = terminated[start : start + size]
-            if online.size == 0 and count <= NARROW:
+            # Of so many in float64, transposing costs more than it saves.
+            if online.size == 0 and count * work.itemsize <= 4 * NARROW:
                 best_beside(next_q, legal, start, size, count, best, nan, room)
             else:
                 for r in range(size):

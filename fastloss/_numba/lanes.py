@@ -9,7 +9,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 TOPS = 32  # accumulators of a row's maximum
-SUMS = 16  # and of the sum of its exponentials
+SUMS = 16  # and of the sum of its exponentials in float32
 _INT = ir.IntType(32)
 
 
@@ -82,7 +82,7 @@ def greatest(typingctx, x, n, m):
 
 @intrinsic
 def add_fours(typingctx, lanes, e, count):
-    """Add e to SUMS lanes, count times 4 SUMS values, in fours before they are widened."""
+    """Add e of float32 to SUMS lanes, count times 4 SUMS values, in fours before they are widened."""
     bits = e.dtype.bitwidth
 
     def generate(context, builder, signature, arguments):
@@ -92,7 +92,7 @@ def add_fours(typingctx, lanes, e, count):
             starts = (builder.add(builder.mul(i, i.type(4 * SUMS)), i.type(k * SUMS)) for k in range(4))
             v = [_load(builder, builder.gep(e, [start]), SUMS, bits) for start in starts]
             v = builder.fadd(builder.fadd(v[0], v[1]), builder.fadd(v[2], v[3]))
-            return builder.fadd(total, v if v.type == total.type else builder.fpext(v, total.type))
+            return builder.fadd(total, builder.fpext(v, total.type))
 
         _store(builder, _accumulate(builder, _load(builder, lanes, SUMS, 64), count, added), lanes, 64)
         return context.get_dummy_value()

@@ -31,7 +31,7 @@ from fastloss._numba.primitives_generated import (
     log_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
-from fastloss._numba.wide import add_exponentials, exp_below, exp_chunk, raise_maximum, total_sums, unit_of
+from fastloss._numba.wide import add_exponentials, exp_below, exp_chunk, raise_maximum, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
@@ -237,7 +237,7 @@ def find_top(job, teacher, i, logits):
 @inline
 def finish_sum(found, lanes):
     """From exponentials without one maximum, added to lanes."""
-    s = total_sums(lanes) / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
+    s = total(lanes) / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
     return Sum(found.m, found.unit, s, log1p_f64(s), found.top, found.infinite)
 
 

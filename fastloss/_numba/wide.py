@@ -6,6 +6,7 @@ from numba.extending import overload
 from fastloss._blocks import BLOCK, CHUNK, LANES, SIDE
 from fastloss._numba._jit import apart, bare, by_type, fetcher, inline, kernel, ptr
 from fastloss._numba.blocks import (
+    add_lanes,
     clear,
     copy,
     put,
@@ -125,8 +126,8 @@ def unit_f64(m):
 
 
 @inline
-def add_exponentials(e, lanes, n):
-    """As ``add_lanes``, but in fewer lanes, and values are added in fours before they are widened."""
+def add_exponentials_f32(e, lanes, n):
+    """As ``add_lanes``, but in SUMS lanes, and values are added in fours before they are widened."""
     quads, rest = n // (4 * SUMS), n % SUMS
     skip = np.int32(SUMS - rest)
     add_fours(lanes, e, quads)
@@ -145,15 +146,27 @@ def add_exponentials(e, lanes, n):
 
 
 @inline
-def total_sums(v):
+def add_exponentials_f64(e, lanes, n):
+    add_lanes(lanes, e, n)
+
+
+@inline
+def total_exponentials_f32(like, v):
     for j in range(8):
         v[j] = v[j] + v[j + 8]
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
+@inline
+def total_exponentials_f64(like, v):
+    return total(v)
+
+
 exp_below = by_type(exp_below_f32, exp_below_f64)
 exp_chunk = by_type(apart(exp_chunk_f32), apart(exp_chunk_f64))
 unit_of = by_type(unit_f32, unit_f64)
+add_exponentials = by_type(add_exponentials_f32, add_exponentials_f64)
+total_exponentials = by_type(total_exponentials_f32, total_exponentials_f64)
 fetch = fetcher(PIECE)
 
 
@@ -319,7 +332,7 @@ def wide_rows(
             add_exponentials(e, sums, size)
             if v != 0.0:
                 add_smoothing(gaps, p, m[r], class_weight[start : start + size], size)
-        s[r] = total_sums(sums)
+        s[r] = total_exponentials(zero, sums)
         if v != 0.0:
             smooth[r] = total(gaps)
     for r in range(padded):

@@ -27,7 +27,7 @@ from . import _ulp
 
 # Of a task: inputs at a time, and random inputs of a loss.
 CHUNK, SLICE, POINTS = 1 << 22, 1 << 16, 1 << 17
-WIDTHS = (2, 3, 10, 32, 33, 1000, 10_000, 100_000)
+WIDTHS = (2, 3, 10, 64, 65, 1000, 10_000, 100_000)
 TERMS = 10**8
 BINARY = "binary_cross_entropy_with_logits"
 KINDS = ("normal", "subnormal", "special")
@@ -65,8 +65,8 @@ PRIMITIVES = {
     # The exponentials of cross-entropy.
     "exp_diff": Primitive(lambda m, x: m.exp(x), -math.inf, -0.0, 1.0, 1.0, more=lambda suffix: (0.0,)),
     "exp_near": Primitive(lambda m, x: m.exp(x), -200.0, -0.0, 1.0, 1.0, more=lambda suffix: (0.0,)),
-    # 2^-k exp(x), k = -32; the kernels' lowest x is -128, where it is 0.
-    "exp_scaled": Primitive(lambda m, x: m.exp(x) * 2**32, -100.0, -0.0, 1.0, 1.0, ("f32",), lambda suffix: (0.0,)),
+    # 2^-k exp(x), k = -31; below -110 it is 0.
+    "exp_scaled": Primitive(lambda m, x: m.exp(x) * 2**31, -100.0, -0.0, 1.0, 1.0, ("f32",), lambda suffix: (0.0,)),
     "log1p_unit": Primitive(lambda m, x: m.log1p(x), 0.0, 1.0, 1.5, 0.5),
     "exp": Primitive(lambda m, x: m.exp(x), -math.inf, math.inf, 1.0, 1.0),
     "drop_neg": Primitive(lambda m, x: -m.expm1(-x), 0.0, math.inf, 1.5, 0.5, more=_limit),
