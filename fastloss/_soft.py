@@ -52,12 +52,9 @@ def run(
     engine = _dispatch.engine(backend)
     if ignore_index is not None:
         ignore_index = _validate.integer("ignore_index", ignore_index)
-    if (
-        engine.plain_softmax
-        and weight is normalizer is hess is None
-        and not want_extras
-        and _run._is_plain(reduction, grad)
-    ):
+    missing = factor is not None and factor[1] is None  # for the general way to complain of
+    alone = weight is normalizer is hess is None and not want_extras
+    if engine.plain_softmax and alone and not missing and _run._is_plain(reduction, grad):
         plain = engine.plain_softmax(
             input, target, how, ignore_index, class_mask, None if factor is None else factor[1], sample_weight, mask,
             takes != SHARES, takes != INDICES, reduction == "mean", grad, out, n_threads,
