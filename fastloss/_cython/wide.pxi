@@ -99,27 +99,27 @@ cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept 
     cdef const real* v
     if real is double:
         add_lanes(lanes, e, n)
-        return
-    for j in range(SUMS):
-        a[j] = lanes[j]
-    for i in range(quads):
-        v = e + i * 4 * SUMS
+    else:
         for j in range(SUMS):
-            a[j] = a[j] + <double>((v[j] + v[SUMS + j]) + (v[2 * SUMS + j] + v[3 * SUMS + j]))
-    for i in range(4 * quads, n // SUMS):
-        v = e + i * SUMS
+            a[j] = lanes[j]
+        for i in range(quads):
+            v = e + i * 4 * SUMS
+            for j in range(SUMS):
+                a[j] = a[j] + <double>((v[j] + v[SUMS + j]) + (v[2 * SUMS + j] + v[3 * SUMS + j]))
+        for i in range(4 * quads, n // SUMS):
+            v = e + i * SUMS
+            for j in range(SUMS):
+                a[j] = a[j] + <double>v[j]
+        if n >= SUMS and rest > 0:
+            # What is left, in its last lanes.
+            v = e + n - SUMS
+            for j in range(SUMS):
+                a[j] = a[j] + (<double>v[j] if <int>j >= skip else 0.0)
+        elif rest > 0:
+            for j in range(rest):
+                a[j] = a[j] + <double>e[j]
         for j in range(SUMS):
-            a[j] = a[j] + <double>v[j]
-    if n >= SUMS and rest > 0:
-        # What is left, in its last lanes.
-        v = e + n - SUMS
-        for j in range(SUMS):
-            a[j] = a[j] + (<double>v[j] if <int>j >= skip else 0.0)
-    elif rest > 0:
-        for j in range(rest):
-            a[j] = a[j] + <double>e[j]
-    for j in range(SUMS):
-        lanes[j] = a[j]
+            lanes[j] = a[j]
 
 
 cdef double total_exponentials(double* lanes, const real* _) noexcept nogil:
@@ -127,9 +127,10 @@ cdef double total_exponentials(double* lanes, const real* _) noexcept nogil:
     cdef double v[8]
     if real is double:
         return total(lanes)
-    for j in range(8):
-        v[j] = lanes[j] + lanes[j + 8]
-    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    else:
+        for j in range(8):
+            v[j] = lanes[j] + lanes[j + 8]
+        return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
