@@ -154,8 +154,7 @@ def exp_scaled_f32(x, m):
     """exp(x) 2^-k for x <= m, |m| < 256, k = halvings(m): shorter than exp(x - m). Normal, or 0 below -110."""
     # Rounding leaves the exponent of 2^(n - k) in the low bits. The lowest x has 0 there, which makes 0, in any
     # rounding mode. The shift is even, so ties go to even n as in other exponentials: the bound holds for those.
-    half = fma(m, 0.5 * LOG2E, ROUND_F32) - ROUND_F32
-    shift = (ROUND_F32 + 158.0) - (half + half)
+    shift = (ROUND_F32 + 127.0) - halvings_f32(m)
     low = fma(ROUND_F32 - shift, LN2, (BIAS + 0.25) * LN2)
     x = low if x < low else x
     t = fma(x, LOG2E, -BIAS) + shift

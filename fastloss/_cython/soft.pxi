@@ -139,7 +139,7 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
         if c <= CHUNK:
             l = prepared(job, teacher, base, legal, n, True, room)
     out.m = m
-    out.unit = exp_top_f64(m, halvings_f32(<float>m)) if is_low(m) else 1.0
+    out.unit = unit_of(m)
     return l
 
 

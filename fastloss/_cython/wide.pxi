@@ -64,6 +64,11 @@ cdef inline bint is_low(real m) noexcept nogil:
     return real is float and abs_f32(<float>m) < <float>LOW
 
 
+cdef inline double unit_of(real m) noexcept nogil:
+    # What e are relative to; close to what the maximum's e is rounded to.
+    return exp_top_f64(m, halvings_f32(<float>m)) if is_low(m) else 1.0
+
+
 cdef inline real exp_below(real x, real m) noexcept nogil:
     # e of one value, as the loops below compute it.
     if real is float:
@@ -224,8 +229,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 side.m[r] = side.m[r] + m[r]
                 to_limit(x_y + r, 1, 1)
     for r in range(padded):
-        # What a row's e are relative to; close to what its maximum's e is rounded to.
-        unit[r] = exp_top_f64(m[r], halvings_f32(<float>m[r])) if is_low(m[r]) else 1.0
+        unit[r] = unit_of(m[r])
     for r in range(n):
         if side.y[r] < 0:
             continue
