@@ -143,30 +143,29 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
     return l
 
 
-cdef void finish_sum(Sum* out, double* lanes) noexcept nogil:
-    # From exponentials without one maximum, added to lanes.
-    out.s = total(lanes) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
+cdef void finish_sum(Sum* out, double sum_) noexcept nogil:
+    # From the sum of the exponentials without one maximum.
+    out.s = sum_ / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
     out.log = log1p_f64(out.s)
 
 
 cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e) noexcept nogil:
     # Sums over a row of logits; l and e keep its last chunk.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n
-    cdef double sums[LANES]
+    cdef double sum_ = 0.0
     cdef const real* given = find_top(job, teacher, i, out, l)
     if c <= CHUNK and given != l:
         memcpy(l, given, c * sizeof(real))
-    clear_lanes(sums)
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         if c > CHUNK:
             prepare(job, teacher, base + start, legal + start, n, out.infinite, l, <real*>NULL)
-        exp_chunk(l, <real>out.m, e, n)
+        exp_chunk(l, <real>out.m, e, n, l)
         if start <= out.top < start + n:
             e[out.top - start] = <real>0.0
-        add_exponentials(sums, e, n)
-    finish_sum(out, sums)
+        sum_ += sum_exponentials(e, n)
+    finish_sum(out, sum_)
 
 
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
@@ -179,7 +178,7 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
     if job.input_kind == LOGITS:
         if several:
             prepare(job, False, at, i * job.legal_step + start, n, own.infinite, l, <real*>NULL)
-            exp_chunk(l, <real>own.m, e, n)
+            exp_chunk(l, <real>own.m, e, n, l)
         factor = 1.0 / (own.unit * (1.0 + own.s))
         for k in range(n):
             p[k] = <double>e[k] * factor
@@ -205,7 +204,7 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
     elif job.kind == LOGITS:
         if several:
             prepare(job, True, at, 0, n, other.infinite, t, <real*>NULL)
-            exp_chunk(t, <real>other.m, f, n)
+            exp_chunk(t, <real>other.m, f, n, t)
         factor = 1.0 / (other.unit * (1.0 + other.s))
         for k in range(n):
             w[k] = <double>f[k] * factor

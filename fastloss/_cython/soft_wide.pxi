@@ -5,9 +5,8 @@
 
 
 cdef struct Sums:
-    double e[LANES]         # exponentials, without one maximum
     double turn[LANES]      # e_k (m - l_k)
-    double mass[LANES]      # shares; of a teacher its exponentials, without one maximum
+    double mass[LANES]      # shares
     double cost[LANES]      # w_k (m - l_k + log w_k); of a teacher with its exponentials in place of w
 
 
@@ -135,12 +134,12 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef Sums sums
     cdef Sum own, other
     cdef Own mine
+    cdef double own_sum = 0.0, other_sum = 0.0
     cdef double lse, pull = 0.0, mass = 0.0, shared = 0.0, entropy = 0.0, p, scale, factor, share = 0.0, w_top = 0.0, factor_e
     cdef real e_top
     l = find_top(job, False, i, &own, room)
     if teacher:
         t = find_top(job, True, i, &other, other_room)
-    clear_lanes(sums.e)
     clear_lanes(sums.turn)
     clear_lanes(sums.mass)
     clear_lanes(sums.cost)
@@ -151,20 +150,20 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             l = prepared(job, False, base + start, legal + start, n, own.infinite, room)
         if kept:
             e = <real*>row.grad + base + start
-        exp_chunk(l, <real>own.m, e, n)
+        exp_chunk(l, <real>own.m, e, n, l)
         if start <= own.top < start + n:
             e[own.top - start] = <real>0.0
-        add_exponentials(sums.e, e, n)
+        own_sum += sum_exponentials(e, n)
         if entropic:
             add_turns(sums.turn, own.m, l, e, n)
         if teacher:
             if several:
                 t = prepared(job, True, base + start, 0, n, other.infinite, other_room)
-            exp_chunk(t, <real>other.m, f, n)
+            exp_chunk(t, <real>other.m, f, n, t)
             if start <= other.top < start + n:
                 f[other.top - start] = <real>0.0
                 share = own.m - <double>l[other.top - start]    # what the maximum's own term is
-            add_exponentials(sums.mass, f, n)
+            other_sum += sum_exponentials(f, n)
             add_teacher(sums.cost, own.m, other.m, job.divergence, l, t, f, n)
             if start <= own.top < start + n:
                 w_top = f[own.top - start]
@@ -177,7 +176,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                 add_shares(sums.mass, sums.cost, own.m, l, w, n)
             if start <= own.top < start + n:
                 w_top = w[own.top - start]
-    finish_sum(&own, sums.e)
+    finish_sum(&own, own_sum)
     lse = own.m + own.log
     if own.infinite and own.m == own.m:
         lse = INFINITY
@@ -186,7 +185,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if entropic:
         entropy = own.log + total(sums.turn) / (own.unit * (1.0 + own.s))
     if teacher:
-        finish_sum(&other, sums.mass)
+        finish_sum(&other, other_sum)
         mass = 1.0
         shared = (total(sums.cost) / other.unit + share) / (1.0 + other.s) + (own.log - (other.log if job.divergence else 0.0))
     elif soft:
@@ -220,10 +219,10 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if several and (not kept or job.entropy != 0.0):
             l = prepared(job, False, base + start, legal + start, n, own.infinite, room)
             if not kept:
-                exp_chunk(l, <real>own.m, e, n)
+                exp_chunk(l, <real>own.m, e, n, l)
         if several and teacher:
             t = prepared(job, True, base + start, 0, n, other.infinite, other_room)
-            exp_chunk(t, <real>other.m, f, n)
+            exp_chunk(t, <real>other.m, f, n, t)
         elif several and soft:
             w = shares_of(job, base + start, other_room, n)
         e_top = e[other.top - start] if teacher and start <= other.top < start + n else <real>0.0

@@ -4,7 +4,8 @@ cdef enum:
     LOW = 256               # float32 rows whose maximum is below this in magnitude have a shorter way still
     TOPS = 32               # accumulators of a row's maximum
     SUMS = 16               # and of the sum of its exponentials in float32
-    PIECE = 256             # exponentials between two looks ahead in memory
+    LINE = 16               # exponentials between two looks ahead in memory
+    PIECE = 256             # in float64
     WIDE_ROOM = 5120        # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
 
 cdef double TINY = 1e-30    # a factor below this may not fit into float32
@@ -77,36 +78,64 @@ cdef inline real exp_below(real x, real m) noexcept nogil:
         return exp_near_f64(x, m) if abs_f64(m) < <double>NEAR else exp_diff_f64(x, m)
 
 
-cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    if real is float:
+cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n, const real* ahead) noexcept nogil:
+    # e of n values elsewhere in memory, while what lies ahead is brought near. In lines of known length, the last one
+    # over part of the one before: where a loop of unknown length ends, the CPU loses the time of a hundred values.
+    cdef Py_ssize_t i, j, at
+    cdef real t[LINE]
+    if n < LINE:
+        for i in range(n):
+            e[i] = exp_below(x[i], m)
+    elif real is float:
         if is_low(m):
-            for i in range(n):
-                e[i] = exp_scaled_f32(x[i], m)
+            for i in range((n + LINE - 1) // LINE):
+                at = min(i * LINE, n - LINE)
+                prefetch(ahead + at)
+                prefetch(e + at + CHUNK)
+                for j in range(LINE):
+                    t[j] = exp_scaled_f32(x[at + j], m)
+                for j in range(LINE):
+                    e[at + j] = t[j]
         else:
-            for i in range(n):
-                e[i] = exp_diff_f32(x[i], m)
+            for i in range((n + LINE - 1) // LINE):
+                at = min(i * LINE, n - LINE)
+                prefetch(ahead + at)
+                prefetch(e + at + CHUNK)
+                for j in range(LINE):
+                    t[j] = exp_diff_f32(x[at + j], m)
+                for j in range(LINE):
+                    e[at + j] = t[j]
     else:
         if abs_f64(m) < <double>NEAR:
-            for i in range(n):
-                e[i] = exp_near_f64(x[i], m)
+            for i in range((n + PIECE - 1) // PIECE):
+                at = i * PIECE
+                fetch(ahead + at, PIECE * sizeof(real))
+                for j in range(at, min(at + PIECE, n)):
+                    e[j] = exp_near_f64(x[j], m)
         else:
-            for i in range(n):
-                e[i] = exp_diff_f64(x[i], m)
+            for i in range((n + PIECE - 1) // PIECE):
+                at = i * PIECE
+                fetch(ahead + at, PIECE * sizeof(real))
+                for j in range(at, min(at + PIECE, n)):
+                    e[j] = exp_diff_f64(x[j], m)
 
 
-cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept nogil:
-    # As add_lanes, but float32 values go to SUMS lanes, and are added in fours before they are widened: in a sum
-    # of as many terms as make it pay, those two roundings are within the bounds.
+cdef double sum_exponentials(const real* e, Py_ssize_t n) noexcept nogil:
+    # float32 values are added in fours before they are widened: in a sum of as many terms as make it pay, those two
+    # roundings are within the bounds. Lanes that no caller sees stay in registers.
     cdef Py_ssize_t i, j, quads = n // (4 * SUMS), rest = n % SUMS
     cdef int skip = <int>(SUMS - rest)
     cdef double a[SUMS]
+    cdef double b[8]
+    cdef double lanes[LANES]
     cdef const real* v
     if real is double:
+        clear_lanes(lanes)
         add_lanes(lanes, e, n)
+        return total(lanes)
     else:
         for j in range(SUMS):
-            a[j] = lanes[j]
+            a[j] = 0.0
         for i in range(quads):
             v = e + i * 4 * SUMS
             for j in range(SUMS):
@@ -123,19 +152,11 @@ cdef void add_exponentials(double* lanes, const real* e, Py_ssize_t n) noexcept 
         elif rest > 0:
             for j in range(rest):
                 a[j] = a[j] + <double>e[j]
-        for j in range(SUMS):
-            lanes[j] = a[j]
-
-
-cdef double total_exponentials(double* lanes, const real* _) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef double v[8]
-    if real is double:
-        return total(lanes)
-    else:
         for j in range(8):
-            v[j] = lanes[j] + lanes[j + 8]
-        return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+            b[j] = a[j] + a[j + 8]
+        for j in range(4):
+            b[j] = b[j] + b[j + 4]
+        return (b[0] + b[2]) + (b[1] + b[3])
 
 
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
@@ -198,7 +219,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     # Rows first to first + n in phases, so that one row's latencies hide behind another's work.
     # The gradient may be written over the logits.
     cdef Code code = job.entries.code
-    cdef Py_ssize_t c = job.classes, r, k, piece, start, size, base, chunk, chunks = (c + CHUNK - 1) // CHUNK
+    cdef Py_ssize_t c = job.classes, r, start, size, base, chunk, chunks = (c + CHUNK - 1) // CHUNK
     cdef bint native = is_native(code, _), kept = c <= BLOCK or (native and job.grad != NULL)
     cdef real x_room[CHUNK]
     cdef real e_room[WIDE_ROOM]
@@ -207,7 +228,6 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     cdef Py_ssize_t top[SIDE]
     cdef bint infinite[SIDE]
     cdef double unit[SIDE]
-    cdef double lanes[LANES]
     cdef double smooth[LANES]
     cdef const real* x
     cdef real* e
@@ -234,7 +254,6 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
         if side.y[r] < 0:
             continue
         base = (first + r) * c
-        clear_lanes(lanes)
         if v != 0.0:
             clear_lanes(smooth)
         for chunk in range(chunks):
@@ -247,18 +266,13 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 x = x_room
                 if infinite[r]:
                     to_limit(x_room, size, 1)
-            for piece in range((size + PIECE - 1) // PIECE):
-                k = piece * PIECE
-                if native:
-                    fetch(<const real*>job.x + (base + n * c + start + k), PIECE * sizeof(real))
-                exp_chunk(x + k, m[r], e + k, min(size - k, PIECE))
+            exp_chunk(x, m[r], e, size, <const real*>job.x + (base + n * c + start) if native else x)
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>0.0
-            add_exponentials(lanes, e, size)
+            side.s[r] += sum_exponentials(e, size)
             if v != 0.0:
                 add_smoothing(smooth, x, m[r], job.class_weight + start if job.class_weight != NULL else NULL, size)
-        side.s[r] = total_exponentials(lanes, _)
         if v != 0.0:
             side.smooth[r] = total(smooth)
     for r in range(padded):
@@ -282,7 +296,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 load(code, job.x, base + start, x_room, size)
                 if infinite[r]:
                     to_limit(x_room, size, 1)
-                exp_chunk(x_room, m[r], e, size)
+                exp_chunk(x_room, m[r], e, size, x_room)
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>unit[r]
             g = <real*>job.grad + base + start if native else x_room

@@ -82,7 +82,7 @@ def greatest(typingctx, x, n, m):
 
 @intrinsic
 def add_fours(typingctx, lanes, e, count):
-    """Add e of float32 to SUMS lanes, count times 4 SUMS values, in fours before they are widened."""
+    """SUMS sums of count times 4 SUMS values of e of float32, added in fours before they are widened."""
     bits = e.dtype.bitwidth
 
     def generate(context, builder, signature, arguments):
@@ -94,7 +94,8 @@ def add_fours(typingctx, lanes, e, count):
             v = builder.fadd(builder.fadd(v[0], v[1]), builder.fadd(v[2], v[3]))
             return builder.fadd(total, builder.fpext(v, total.type))
 
-        _store(builder, _accumulate(builder, _load(builder, lanes, SUMS, 64), count, added), lanes, 64)
+        zeros = ir.Constant(ir.VectorType(lanes.type.pointee, SUMS), None)
+        _store(builder, _accumulate(builder, zeros, count, added), lanes, 64)
         return context.get_dummy_value()
 
     return types.void(lanes, e, types.intp), generate

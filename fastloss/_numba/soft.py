@@ -31,7 +31,7 @@ from fastloss._numba.primitives_generated import (
     log_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
-from fastloss._numba.wide import add_exponentials, exp_below, exp_chunk, raise_maximum, unit_of
+from fastloss._numba.wide import exp_below, exp_chunk, raise_maximum, sum_exponentials, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
@@ -235,9 +235,9 @@ def find_top(job, teacher, i, logits):
 
 
 @inline
-def finish_sum(found, lanes):
-    """From exponentials without one maximum, added to lanes."""
-    s = total(lanes) / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
+def finish_sum(found, sum_):
+    """From the sum of the exponentials without one maximum."""
+    s = sum_ / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
     return Sum(found.m, found.unit, s, log1p_f64(s), found.top, found.infinite)
 
 
@@ -247,9 +247,7 @@ def sum_row(job, teacher, i, logits, e):
     """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
-    sums = ptr(job.lanes, 4 * LANES)
-    found = find_top(job, teacher, i, logits)
-    clear(sums)
+    found, sum_ = find_top(job, teacher, i, logits), 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if c > CHUNK:
@@ -257,8 +255,8 @@ def sum_row(job, teacher, i, logits, e):
         exp_chunk(logits, real(found.m), e, n)
         if start <= found.top < start + n:
             e[found.top - start] = real(0.0)
-        add_exponentials(e, sums, n)
-    return finish_sum(found, sums)
+        sum_ += sum_exponentials(e, ptr(job.lanes, 4 * LANES), n)
+    return finish_sum(found, sum_)
 
 
 @inline

@@ -16,7 +16,7 @@ from fastloss._numba.soft import (
     prepare,
     put_extras,
 )  # fmt: skip
-from fastloss._numba.wide import TINY, add_exponentials, exp_chunk
+from fastloss._numba.wide import TINY, exp_chunk, sum_exponentials
 
 
 @inline
@@ -149,11 +149,12 @@ def wide_row(job, i, y, weight):
     logits, e, t, f = ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK)
     sums, turn, mass_lanes = ptr(job.lanes, LANES), ptr(job.lanes, 2 * LANES), ptr(job.lanes, 3 * LANES)
     cost = ptr(job.lanes, 4 * LANES)
+    own_sum = other_sum = 0.0
     pull = mass = shared = entropy = value = u = g_y = share = w_top = 0.0
     own = find_top(job, False, i, logits)
     other = find_top(job, True, i, t) if teacher else own
-    for k in range(4 * LANES):
-        sums[k] = 0.0
+    for k in range(3 * LANES):
+        turn[k] = 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if several:
@@ -161,7 +162,7 @@ def wide_row(job, i, y, weight):
         exp_chunk(logits, real(own.m), e, n)
         if start <= own.top < start + n:
             e[own.top - start] = real(0.0)
-        add_exponentials(e, sums, n)
+        own_sum += sum_exponentials(e, sums, n)
         if entropic:
             add_turns(turn, own.m, logits, e, n)
         if teacher:
@@ -171,7 +172,7 @@ def wide_row(job, i, y, weight):
             if start <= other.top < start + n:
                 f[other.top - start] = real(0.0)
                 share = own.m - np.float64(logits[other.top - start])  # what the maximum's own term is
-            add_exponentials(f, mass_lanes, n)
+            other_sum += sum_exponentials(f, sums, n)
             add_teacher(cost, own.m, other.m, job.divergence, logits, t, f, n)
             if start <= own.top < start + n:
                 w_top = np.float64(f[own.top - start])
@@ -183,7 +184,7 @@ def wide_row(job, i, y, weight):
                 add_shares(mass_lanes, cost, own.m, logits, t, n)
             if start <= own.top < start + n:
                 w_top = np.float64(t[own.top - start])
-    own = finish_sum(own, sums)
+    own = finish_sum(own, own_sum)
     lse = own.m + own.log
     if own.infinite and own.m == own.m:
         lse = INFINITY
@@ -192,7 +193,7 @@ def wide_row(job, i, y, weight):
     if entropic:
         entropy = own.log + total(turn) / (own.unit * (1.0 + own.s))
     if teacher:
-        other = finish_sum(other, mass_lanes)
+        other = finish_sum(other, other_sum)
         mass = 1.0
         shared = (total(cost) / other.unit + share) / (1.0 + other.s) + (
             own.log - (other.log if job.divergence else 0.0)

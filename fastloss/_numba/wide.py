@@ -84,6 +84,9 @@ def raise_maximum(x, n, m):
     return v, found
 
 
+fetch = fetcher(PIECE)
+
+
 @inline
 def exp_below_f32(x, m):
     return exp_scaled_f32(x, m) if abs(m) < LOW else exp_diff_f32(x, m)
@@ -126,8 +129,8 @@ def unit_f64(m):
 
 
 @inline
-def add_exponentials_f32(e, lanes, n):
-    """As ``add_lanes``, but in SUMS lanes, and values are added in fours before they are widened."""
+def sum_exponentials_f32(e, lanes, n):
+    """float32 values are added in fours before they are widened, in lanes of the caller's."""
     quads, rest = n // (4 * SUMS), n % SUMS
     skip = np.int32(SUMS - rest)
     add_fours(lanes, e, quads)
@@ -143,31 +146,23 @@ def add_exponentials_f32(e, lanes, n):
     elif rest > 0:
         for j in range(rest):
             lanes[j] = lanes[j] + np.float64(e[j])
-
-
-@inline
-def add_exponentials_f64(e, lanes, n):
-    add_lanes(lanes, e, n)
-
-
-@inline
-def total_exponentials_f32(like, v):
     for j in range(8):
-        v[j] = v[j] + v[j + 8]
-    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+        lanes[j] = lanes[j] + lanes[j + 8]
+    a, b = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
+    return a + b
 
 
 @inline
-def total_exponentials_f64(like, v):
-    return total(v)
+def sum_exponentials_f64(e, lanes, n):
+    clear(lanes)
+    add_lanes(lanes, e, n)
+    return total(lanes)
 
 
 exp_below = by_type(exp_below_f32, exp_below_f64)
 exp_chunk = by_type(apart(exp_chunk_f32), apart(exp_chunk_f64))
 unit_of = by_type(unit_f32, unit_f64)
-add_exponentials = by_type(add_exponentials_f32, add_exponentials_f64)
-total_exponentials = by_type(total_exponentials_f32, total_exponentials_f64)
-fetch = fetcher(PIECE)
+sum_exponentials = by_type(sum_exponentials_f32, sum_exponentials_f64)
 
 
 @inline
@@ -310,7 +305,6 @@ def wide_rows(
     for r in range(n):
         if y[r] < 0:
             continue
-        clear(sums)
         if v != 0.0:
             clear(gaps)
         for start in range(0, c, CHUNK):
@@ -329,10 +323,9 @@ def wide_rows(
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
                 e[top[r] - start] = zero
-            add_exponentials(e, sums, size)
+            s[r] += sum_exponentials(e, sums, size)
             if v != 0.0:
                 add_smoothing(gaps, p, m[r], class_weight[start : start + size], size)
-        s[r] = total_exponentials(zero, sums)
         if v != 0.0:
             smooth[r] = total(gaps)
     for r in range(padded):
