@@ -143,19 +143,20 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
     return l
 
 
-cdef void finish_sum(Sum* out, double sum_) noexcept nogil:
-    # From the sum of the exponentials without one maximum.
-    out.s = sum_ / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
+cdef void finish_sum(Sum* out, const double* sums) noexcept nogil:
+    # From the sum of the exponentials without one maximum, as add_chunk keeps it.
+    out.s = (sums[0] + sums[1]) / out.unit + (out.m - out.m)   # NaN without a finite maximum, even of one class
     out.log = log1p_f64(out.s)
 
 
 cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e) noexcept nogil:
     # Sums over a row of logits; l and e keep its last chunk.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n
-    cdef double sum_ = 0.0
+    cdef double sums[2]
     cdef const real* given = find_top(job, teacher, i, out, l)
     if c <= CHUNK and given != l:
         memcpy(l, given, c * sizeof(real))
+    sums[0] = sums[1] = 0.0
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
@@ -164,8 +165,8 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
         exp_chunk(l, <real>out.m, e, n, l)
         if start <= out.top < start + n:
             e[out.top - start] = <real>0.0
-        sum_ += sum_exponentials(e, n)
-    finish_sum(out, sum_)
+        add_chunk(sums, sum_exponentials(e, n))
+    finish_sum(out, sums)
 
 
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,

@@ -134,12 +134,14 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef Sums sums
     cdef Sum own, other
     cdef Own mine
-    cdef double own_sum = 0.0, other_sum = 0.0
+    cdef double own_sums[2]
+    cdef double other_sums[2]
     cdef double lse, pull = 0.0, mass = 0.0, shared = 0.0, entropy = 0.0, p, scale, factor, share = 0.0, w_top = 0.0, factor_e
     cdef real e_top
     l = find_top(job, False, i, &own, room)
     if teacher:
         t = find_top(job, True, i, &other, other_room)
+    own_sums[0] = own_sums[1] = other_sums[0] = other_sums[1] = 0.0
     clear_lanes(sums.turn)
     clear_lanes(sums.mass)
     clear_lanes(sums.cost)
@@ -153,7 +155,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         exp_chunk(l, <real>own.m, e, n, l)
         if start <= own.top < start + n:
             e[own.top - start] = <real>0.0
-        own_sum += sum_exponentials(e, n)
+        add_chunk(own_sums, sum_exponentials(e, n))
         if entropic:
             add_turns(sums.turn, own.m, l, e, n)
         if teacher:
@@ -163,7 +165,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             if start <= other.top < start + n:
                 f[other.top - start] = <real>0.0
                 share = own.m - <double>l[other.top - start]    # what the maximum's own term is
-            other_sum += sum_exponentials(f, n)
+            add_chunk(other_sums, sum_exponentials(f, n))
             add_teacher(sums.cost, own.m, other.m, job.divergence, l, t, f, n)
             if start <= own.top < start + n:
                 w_top = f[own.top - start]
@@ -176,7 +178,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                 add_shares(sums.mass, sums.cost, own.m, l, w, n)
             if start <= own.top < start + n:
                 w_top = w[own.top - start]
-    finish_sum(&own, own_sum)
+    finish_sum(&own, own_sums)
     lse = own.m + own.log
     if own.infinite and own.m == own.m:
         lse = INFINITY
@@ -185,7 +187,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if entropic:
         entropy = own.log + total(sums.turn) / (own.unit * (1.0 + own.s))
     if teacher:
-        finish_sum(&other, other_sum)
+        finish_sum(&other, other_sums)
         mass = 1.0
         shared = (total(sums.cost) / other.unit + share) / (1.0 + other.s) + (own.log - (other.log if job.divergence else 0.0))
     elif soft:

@@ -159,6 +159,13 @@ cdef double sum_exponentials(const real* e, Py_ssize_t n) noexcept nogil:
         return (b[0] + b[2]) + (b[1] + b[3])
 
 
+cdef inline void add_chunk(double* sums, double v) noexcept nogil:
+    # A sum and what its roundings lost: of 100 chunks they would be felt in float64.
+    cdef double s = sums[0] + v, part = s - sums[0]
+    sums[1] += (sums[0] - (s - part)) + (v - part)
+    sums[0] = s
+
+
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
     # Add w_k (m - x_k), classes of weight 0 left out.
     cdef Py_ssize_t i, j, at, rows = n // LANES
@@ -229,6 +236,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     cdef bint infinite[SIDE]
     cdef double unit[SIDE]
     cdef double smooth[LANES]
+    cdef double sums[2]
     cdef const real* x
     cdef real* e
     cdef real* g
@@ -254,6 +262,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
         if side.y[r] < 0:
             continue
         base = (first + r) * c
+        sums[0] = sums[1] = 0.0
         if v != 0.0:
             clear_lanes(smooth)
         for chunk in range(chunks):
@@ -270,9 +279,10 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>0.0
-            side.s[r] += sum_exponentials(e, size)
+            add_chunk(sums, sum_exponentials(e, size))
             if v != 0.0:
                 add_smoothing(smooth, x, m[r], job.class_weight + start if job.class_weight != NULL else NULL, size)
+        side.s[r] = sums[0] + sums[1]
         if v != 0.0:
             side.smooth[r] = total(smooth)
     for r in range(padded):

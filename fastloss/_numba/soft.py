@@ -31,7 +31,7 @@ from fastloss._numba.primitives_generated import (
     log_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
-from fastloss._numba.wide import exp_below, exp_chunk, raise_maximum, sum_exponentials, unit_of
+from fastloss._numba.wide import add_chunk, exp_below, exp_chunk, raise_maximum, sum_exponentials, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
@@ -247,7 +247,8 @@ def sum_row(job, teacher, i, logits, e):
     """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
-    found, sum_ = find_top(job, teacher, i, logits), 0.0
+    found = find_top(job, teacher, i, logits)
+    sum_ = lost = 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if c > CHUNK:
@@ -255,8 +256,8 @@ def sum_row(job, teacher, i, logits, e):
         exp_chunk(logits, real(found.m), e, n)
         if start <= found.top < start + n:
             e[found.top - start] = real(0.0)
-        sum_ += sum_exponentials(e, ptr(job.lanes, 4 * LANES), n)
-    return finish_sum(found, sum_)
+        sum_, lost = add_chunk(sum_, lost, sum_exponentials(e, ptr(job.lanes, 4 * LANES), n))
+    return finish_sum(found, sum_ + lost)
 
 
 @inline

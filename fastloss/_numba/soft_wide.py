@@ -16,7 +16,7 @@ from fastloss._numba.soft import (
     prepare,
     put_extras,
 )  # fmt: skip
-from fastloss._numba.wide import TINY, exp_chunk, sum_exponentials
+from fastloss._numba.wide import TINY, add_chunk, exp_chunk, sum_exponentials
 
 
 @inline
@@ -149,7 +149,7 @@ def wide_row(job, i, y, weight):
     logits, e, t, f = ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK)
     sums, turn, mass_lanes = ptr(job.lanes, LANES), ptr(job.lanes, 2 * LANES), ptr(job.lanes, 3 * LANES)
     cost = ptr(job.lanes, 4 * LANES)
-    own_sum = other_sum = 0.0
+    own_sum = own_lost = other_sum = other_lost = 0.0
     pull = mass = shared = entropy = value = u = g_y = share = w_top = 0.0
     own = find_top(job, False, i, logits)
     other = find_top(job, True, i, t) if teacher else own
@@ -162,7 +162,7 @@ def wide_row(job, i, y, weight):
         exp_chunk(logits, real(own.m), e, n)
         if start <= own.top < start + n:
             e[own.top - start] = real(0.0)
-        own_sum += sum_exponentials(e, sums, n)
+        own_sum, own_lost = add_chunk(own_sum, own_lost, sum_exponentials(e, sums, n))
         if entropic:
             add_turns(turn, own.m, logits, e, n)
         if teacher:
@@ -172,7 +172,7 @@ def wide_row(job, i, y, weight):
             if start <= other.top < start + n:
                 f[other.top - start] = real(0.0)
                 share = own.m - np.float64(logits[other.top - start])  # what the maximum's own term is
-            other_sum += sum_exponentials(f, sums, n)
+            other_sum, other_lost = add_chunk(other_sum, other_lost, sum_exponentials(f, sums, n))
             add_teacher(cost, own.m, other.m, job.divergence, logits, t, f, n)
             if start <= own.top < start + n:
                 w_top = np.float64(f[own.top - start])
@@ -184,7 +184,7 @@ def wide_row(job, i, y, weight):
                 add_shares(mass_lanes, cost, own.m, logits, t, n)
             if start <= own.top < start + n:
                 w_top = np.float64(t[own.top - start])
-    own = finish_sum(own, own_sum)
+    own = finish_sum(own, own_sum + own_lost)
     lse = own.m + own.log
     if own.infinite and own.m == own.m:
         lse = INFINITY
@@ -193,7 +193,7 @@ def wide_row(job, i, y, weight):
     if entropic:
         entropy = own.log + total(turn) / (own.unit * (1.0 + own.s))
     if teacher:
-        other = finish_sum(other, other_sum)
+        other = finish_sum(other, other_sum + other_lost)
         mass = 1.0
         shared = (total(cost) / other.unit + share) / (1.0 + other.s) + (
             own.log - (other.log if job.divergence else 0.0)

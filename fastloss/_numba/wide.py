@@ -166,6 +166,14 @@ sum_exponentials = by_type(sum_exponentials_f32, sum_exponentials_f64)
 
 
 @inline
+def add_chunk(sum_, lost, v):
+    """A sum and what its roundings lost: of 100 chunks they would be felt in float64."""
+    s = sum_ + v
+    part = s - sum_
+    return s, lost + ((sum_ - (s - part)) + (v - part))
+
+
+@inline
 def add_smoothing(lanes, x, m, w, n):
     """Add w_k (m - x_k), classes of weight 0 left out."""
     for i in range(n):
@@ -305,6 +313,7 @@ def wide_rows(
     for r in range(n):
         if y[r] < 0:
             continue
+        sum_ = lost = 0.0
         if v != 0.0:
             clear(gaps)
         for start in range(0, c, CHUNK):
@@ -323,9 +332,10 @@ def wide_rows(
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
                 e[top[r] - start] = zero
-            s[r] += sum_exponentials(e, sums, size)
+            sum_, lost = add_chunk(sum_, lost, sum_exponentials(e, sums, size))
             if v != 0.0:
                 add_smoothing(gaps, p, m[r], class_weight[start : start + size], size)
+        s[r] = sum_ + lost
         if v != 0.0:
             smooth[r] = total(gaps)
     for r in range(padded):
