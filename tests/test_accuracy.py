@@ -3,12 +3,10 @@
 The run ends with a table of the worst errors, so that bounds can be tightened.
 """
 
-import functools
-
 import mpmath
 import numpy as np
 import pytest
-from cases import ELEMENTWISE, UNIT
+from cases import COMPILED, ELEMENTWISE, UNIT
 
 import fastloss as fl
 from fastloss.commands._ulp import LONG, cross_entropy_rows, exact, margin_rows, sigmoid_parts, stratified, term_sizes
@@ -30,11 +28,19 @@ def edges(dtype):
     return np.concatenate([around, -around])
 
 
-def check(compiled, name, args, references, bounds, within, sizes=(0, 0, 0), **options):
-    """Compare loss and gradient with references, for an unreduced call and for a sum."""
-    result = getattr(fl, name)(*args, backend=compiled, reduction="none", **options)
-    summed = getattr(fl, name)(*args, backend=compiled, reduction="sum", **options).grad
-    np.testing.assert_array_equal(result.grad, summed)
+def check(name, args, references, bounds, within, sizes=(0, 0, 0), **options):
+    """Compare loss and gradient of the compiled backends with references, for an unreduced call and for a sum.
+
+    Both in one test: the references take longer than they do.
+    """
+    for compiled in COMPILED:
+        result = getattr(fl, name)(*args, backend=compiled, reduction="none", **options)
+        summed = getattr(fl, name)(*args, backend=compiled, reduction="sum", **options).grad
+        np.testing.assert_array_equal(result.grad, summed)
+        compare(compiled, name, args, result, references, bounds, within, sizes)
+
+
+def compare(compiled, name, args, result, references, bounds, within, sizes):
     failures = []
     for what, actual, wanted, bound, size in zip(
         ("loss", "grad", "third"), result, references, bounds, sizes, strict=False
@@ -49,7 +55,7 @@ def check(compiled, name, args, references, bounds, within, sizes=(0, 0, 0), **o
 
 @needs_longdouble
 @pytest.mark.parametrize("name", UNIT)
-def test_binary_losses_over_the_whole_range(name, compiled, dtype, within):
+def test_binary_losses_over_the_whole_range(name, dtype, within):
     if name != "binary_cross_entropy_with_logits":
         pytest.skip("has no vectorised reference; the test by formula covers it")
     dtype, facts = np.dtype(dtype).type, LOSSES[name]
@@ -61,7 +67,7 @@ def test_binary_losses_over_the_whole_range(name, compiled, dtype, within):
         negative, q = sigmoid_parts(-x, WIDE[dtype.__name__])
         for y, references in ((0, (positive, p)), (1, (negative, -q))):
             args = (x, np.full(x.shape, y, dtype))
-            check(compiled, name, args, references, (facts.loss_ulp, facts.grad_ulp), within)
+            check(name, args, references, (facts.loss_ulp, facts.grad_ulp), within)
 
 
 def target_for(facts, x, rng):
@@ -78,7 +84,6 @@ def target_for(facts, x, rng):
     return np.choose(choice, [near, far, far if facts.target == "positive" else np.zeros_like(far)]).astype(x.dtype)
 
 
-@functools.cache
 def formula_cases(name, dtype):
     """Arguments of a loss, its values in many digits, and the sizes of the terms they are sums of."""
     dtype, facts, rng = np.dtype(dtype).type, LOSSES[name], np.random.default_rng(3)
@@ -103,11 +108,11 @@ def formula_cases(name, dtype):
 
 @needs_longdouble
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_elementwise_losses_by_their_formula(name, compiled, dtype, within):
+def test_elementwise_losses_by_their_formula(name, dtype, within):
     facts = LOSSES[name]
     for args, references, sizes, options in formula_cases(name, dtype):
         bounds = (facts.loss_ulp, facts.grad_ulp, facts.grad_ulp)
-        check(compiled, name, args, references, bounds, within, sizes, **options)
+        check(name, args, references, bounds, within, sizes, **options)
 
 
 @needs_longdouble
@@ -145,27 +150,27 @@ def rows(dtype, width, seed=0):
 
 @needs_longdouble
 @pytest.mark.parametrize("width", [2, 3, 10, 20, 64, 65, 100, 1000])
-def test_cross_entropy(compiled, dtype, width, within):
+def test_cross_entropy(dtype, width, within):
     facts = LOSSES["cross_entropy"]
     args = rows(dtype, width)
-    check(compiled, "cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+    check("cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
 
 
 @needs_longdouble
 @pytest.mark.parametrize("width", [3, 70])
-def test_cross_entropy_of_any_magnitude(compiled, dtype, width, within):
+def test_cross_entropy_of_any_magnitude(dtype, width, within):
     # Exponents from the subnormals to a third of the range, in one row.
     facts, rng = LOSSES["cross_entropy"], np.random.default_rng(2)
     x = rng.permutation(stratified(np.dtype(dtype).type, 16, high=9))
     x = x[: x.size // width * width].reshape(-1, width)
     args = x, rng.integers(0, width, len(x))
-    check(compiled, "cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+    check("cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
 
 
 @needs_longdouble
 @pytest.mark.parametrize("width", [2, 3, 10, 64, 65, 100, 1000])
 @pytest.mark.parametrize("name", ["multi_margin_loss", "crammer_singer_loss"])
-def test_margins(name, compiled, dtype, width, within):
+def test_margins(name, dtype, width, within):
     facts, rng = LOSSES[name], np.random.default_rng(1)
     x, y = rows(dtype, width)
     # Rivals next to the kink: from a few steps to half the margin away.
@@ -175,7 +180,7 @@ def test_margins(name, compiled, dtype, width, within):
     args = np.concatenate([x, near]), np.concatenate([y, np.zeros(400, int)])
     for params in [{}, {"p": 2, "margin": 0.375}] if name == "multi_margin_loss" else [{}]:
         bounds = facts.loss_ulp, facts.grad_ulp
-        check(compiled, name, args, margin_rows(name, *args, **params), bounds, within, **params)
+        check(name, args, margin_rows(name, *args, **params), bounds, within, **params)
 
 
 @needs_longdouble

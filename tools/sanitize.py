@@ -97,12 +97,15 @@ def build(room: Path, kind: str) -> dict[str, str]:
     return environment
 
 
+def library(name: str) -> str:
+    """Where the compiler finds a library; its bare name if it doesn't."""
+    command = [os.environ.get("CC", "gcc"), f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def runtime(kind: str) -> str:
     """The sanitizer's library, which must be loaded before the interpreter's own."""
-    name = "libubsan.so" if kind == "undefined" else "libasan.so"
-    compiler = os.environ.get("CC", "gcc")
-    found = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
-    return found.stdout.strip()
+    return library("libubsan.so" if kind == "undefined" else "libasan.so")
 
 
 def missing(kind: str) -> str | None:
@@ -112,7 +115,6 @@ def missing(kind: str) -> str | None:
         return compiler
     if kind == "memcheck":
         return None if shutil.which("valgrind") else "valgrind"
-    # A library that the compiler does not find comes back as its bare name.
     return None if kind == "bounds" or os.path.isabs(runtime(kind)) else runtime(kind)
 
 
@@ -161,7 +163,8 @@ def passes(kind: str, tests: list[str] | None) -> bool:
             return memcheck(room, environment)
         if kind != "bounds":
             environment |= {
-                "LD_PRELOAD": runtime(kind),
+                # Without the second, the first exception that another package throws in C++ ends the process.
+                "LD_PRELOAD": f"{runtime(kind)} {library('libstdc++.so.6')}",
                 # The interpreter frees little when it ends; with its own allocator, small overruns would go unseen.
                 "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
                 "UBSAN_OPTIONS": "print_stacktrace=1",
