@@ -4,6 +4,7 @@ A change of the kernels that is meant to change bits regenerates them: ``python 
 """
 
 import json
+import os
 from pathlib import Path
 
 import corpus
@@ -118,11 +119,11 @@ def test_any_place_in_an_array(entries, compiled):
 @pytest.mark.parametrize("level", ["v1", "v3", "v4"])
 def test_every_cpu_level_that_runs_here(level):
     # Without fused multiply-add (v1) the last bits are others: that level has hashes of its own.
+    if level not in (os.environ.get("FASTLOSS_LEVELS") or level):
+        pytest.skip(f"this build was asked to leave out {level}")
     process = python(CHECK, FASTLOSS_CPU=level)
     if "but this CPU only has level" in process.stderr:
         pytest.skip(f"this CPU has no {level}; compiled, not run")
-    if f"No module named 'fastloss._cython.kernels_{level}'" in process.stderr:
-        pytest.skip(f"built without {level}, as under sanitizers")
     assert (process.returncode, process.stdout) == (0, "[]\n"), process.stderr
 
 

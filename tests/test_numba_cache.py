@@ -35,8 +35,10 @@ def test_the_cache_is_used_and_never_stale(tmp_path):
     edit(kernels / "blocks.py", "return a + b\n", "return (a + b) * 2\n")
     assert run(root, NUMBA_CACHE_DIR=cache) == (18.0, 0, 2)
     assert run(root, NUMBA_CACHE_DIR=cache) == (18.0, 2, 0)
-    # The way back, with a formula of another version in a file of the same size and time, as some installers leave it.
+    # The way back finds what was compiled first, or compiles again, but is right.
     edit(kernels / "blocks.py", "return (a + b) * 2\n", "return a + b\n")
+    assert run(root, NUMBA_CACHE_DIR=cache)[0] == 9.0
+    # A formula of another version, in a file of the same size and time, as some installers leave it.
     formula = kernels / "elementwise_generated.py"
     before = formula.stat()
     edit(formula, "loss = (r * r)\n", "loss = (r + r)\n")
