@@ -194,6 +194,18 @@ def test_every_cpu_level_that_runs_here_is_right(level):
 
 
 @needs_cython
+@pytest.mark.skipif(not LEVELS, reason="built for one level only")
+def test_long_vectors_are_chosen_only_where_they_pay():
+    from fastloss._cython import cpu
+
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    assert cpu.best() in (cpu.level(), 3)
+    assert cpu.best() != 4 or not flags or "avx512_vbmi2" in flags
+    chosen = output("from fastloss import _cython; print(_cython.level)", FASTLOSS_CPU="")
+    assert chosen == f"v{cpu.best()}"
+
+
+@needs_cython
 def test_an_unknown_cpu_level():
     failed = python(CALL.format("cython"), FASTLOSS_CPU="v2")
     assert "backend 'cython' is not available (FASTLOSS_CPU must be one of v1, v3, v4, got 'v2')" in failed.stderr

@@ -23,17 +23,16 @@ _TD = {
 
 
 def _level() -> str:
-    """CPU level to use: what FASTLOSS_CPU says, else the best that the CPU has and that pays."""
-    best = importlib.import_module("fastloss._cython.cpu").level()
+    """CPU level to use: what FASTLOSS_CPU says, else the fastest one that the CPU has."""
+    cpu = importlib.import_module("fastloss._cython.cpu")
     forced = os.environ.get("FASTLOSS_CPU", "")
     if forced:
         if forced not in LEVELS.values():
             raise ImportError(f"FASTLOSS_CPU must be one of {', '.join(LEVELS.values())}, got {forced!r}")
-        if int(forced[1:]) > best:
-            raise ImportError(f"FASTLOSS_CPU={forced}, but this CPU only has level v{best}")
+        if int(forced[1:]) > cpu.level():
+            raise ImportError(f"FASTLOSS_CPU={forced}, but this CPU only has level v{cpu.level()}")
         return forced
-    # v4 has not been measured to be faster than v3, and 512-bit code can lower the clock of a whole core.
-    return LEVELS[min(best, 3)]
+    return LEVELS[cpu.best()]
 
 
 def _import():

@@ -288,6 +288,20 @@ cdef double total(double* v) noexcept nogil:
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
+cdef inline Py_ssize_t before_line(const real* p) noexcept nogil:
+    # Elements before the next cache line begins, if vectors are as long as a line: one on two lines is loaded as two.
+    return (-<Py_ssize_t>p & (FASTLOSS_VECTOR - 1)) // <Py_ssize_t>sizeof(real) if FASTLOSS_VECTOR == 64 else 0
+
+
+cdef void rotate(double* lanes, Py_ssize_t k) noexcept nogil:
+    # Make lanes that were counted from the k-th on count from the first.
+    cdef double last[LANES]
+    if k > 0:
+        memcpy(last, lanes + LANES - k, k * sizeof(double))
+        memmove(lanes + k, lanes, (LANES - k) * sizeof(double))
+        memcpy(lanes, last, k * sizeof(double))
+
+
 cdef inline double weight_at(const Entries* e, Py_ssize_t i) noexcept nogil:
     cdef double w
     load(e.weight_code, e.weight, i // e.weight_run, &w, 1)

@@ -136,7 +136,7 @@ cdef bint values_outside(const ElementwiseJob* job, Py_ssize_t start, Py_ssize_t
 
 cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
     cdef const Entries* e = &job.entries
-    cdef Py_ssize_t block, start, stop, n
+    cdef Py_ssize_t block, start, stop, n, head = 0
     cdef bint native = is_native(e.code, _), bad = False
     cdef real x_room[CHUNK]
     cdef real y_room[CHUNK]
@@ -153,12 +153,15 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef real* g
     cdef real* h
     cdef const uint8_t* mask = NULL
+    if native and e.n >= BLOCK:
+        head = before_line(<const real*>job.x)
     for block in range(first, last):
         clear_lanes(lanes)
         start = block * BLOCK
         stop = min(start + BLOCK, e.n)
+        # The first chunk ends where a line does; the lanes count from there.
+        n = min(stop - start, head if head != 0 else CHUNK)
         while start < stop:
-            n = min(stop - start, CHUNK)
             x = <const real*>job.x + start
             y = <const real*>job.y + start
             g = <real*>job.grad + start if native and job.grad != NULL else g_room
@@ -190,7 +193,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
                 if job.hess != NULL:
                     select(h, NULL, x_room, n)
             if job.mode != 2:
-                add_lanes(lanes, losses, n)
+                add_lanes(lanes + (LANES - head if n == head else 0), losses, n)
             if e.losses != NULL:
                 store(e.code, losses, e.losses, start, n)
             if not native and job.mode != 0:
@@ -198,6 +201,8 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if not native and job.hess != NULL:
                 store(e.code, h, job.hess, start, n)
             start += n
+            n = min(stop - start, CHUNK)
+        rotate(lanes, head)
         e.partials[block] = total(lanes)
     return bad
 

@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport (
     int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, INT64_MAX, INT64_MIN,
 )
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 cimport numpy as cnp
 
 cnp.import_array()
@@ -40,6 +40,7 @@ cdef extern from "platform.h" nogil:
     const double INFINITY
     const double NAN
     const int FASTLOSS_HAS_FMA
+    const int FASTLOSS_VECTOR
 
 ctypedef fused real:
     float

@@ -22,6 +22,13 @@
 #define fma_f64(a, b, c) ((a) * (b) + (c))
 #endif
 
+/* Bytes in the longest vectors of the CPU level. */
+#ifdef __AVX512F__
+#define FASTLOSS_VECTOR 64
+#else
+#define FASTLOSS_VECTOR 32
+#endif
+
 typedef float *__restrict out_f32;
 typedef double *__restrict out_f64;
 
@@ -89,6 +96,16 @@ static inline int fastloss_cpu_level(void) {
     return IsProcessorFeaturePresent(40) ? (IsProcessorFeaturePresent(41) ? 4 : 3) : 1;
 #else
     return 1;
+#endif
+}
+
+/* Whether 512-bit vectors pay where there are any: CPUs before Ice Lake and Zen 4 lower their clock for them. */
+static inline int fastloss_long_vectors_pay(void) {
+#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512vbmi2") != 0;
+#else
+    return 0;
 #endif
 }
 
