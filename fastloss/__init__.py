@@ -10,7 +10,7 @@ from fastloss import formulas as _formulas  # noqa: F401  (fills the registry)
 from fastloss._accumulate import LossSum
 from fastloss._dispatch import backends, use_backend
 from fastloss._memory import release_memory
-from fastloss._run import GaussianLossGrad, GradHess, LossGrad, TDLossGrad
+from fastloss._results import GaussianLossGrad, GradHess, LossGrad, TDLossGrad
 from fastloss._threads import get_num_threads, set_num_threads
 from fastloss._version import __version__
 from fastloss.api.binary import binary_cross_entropy, binary_poly_loss, sigmoid_focal_loss

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastloss import _run, _validate
 from fastloss._blocks import exact_sum
-from fastloss._run import LossGrad
+from fastloss._results import LossGrad
 from fastloss.registry import LOSSES
 
 # Predictions and targets of groups, as rows, to losses and (a, b, c): the gradient is a target + b + c prediction.

@@ -4,49 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastloss import _dispatch, _memory, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of, exact_sum
+from fastloss._results import GradHess, LossGrad, TDLossGrad
 from fastloss.registry import Loss
-
-_PLAIN = ("mean", "sum")  # reductions that plain arrays have a short way for
-
-
-def _is_plain(reduction: Any, grad: Any) -> bool:
-    return type(reduction) is str and reduction in _PLAIN and type(grad) is bool
-
-
-class LossGrad(NamedTuple):
-    """Loss and the gradient with respect to the prediction (None with ``grad=False``)."""
-
-    loss: float | np.ndarray
-    grad: np.ndarray | None
-
-
-class GradHess(NamedTuple):
-    """First and second derivative of each element's own loss."""
-
-    grad: np.ndarray
-    hess: np.ndarray
-
-
-class GaussianLossGrad(NamedTuple):
-    """Loss and its gradients with respect to mean and variance (None with ``grad=False``)."""
-
-    loss: float | np.ndarray
-    grad: np.ndarray | None
-    grad_var: np.ndarray | None
-
-
-class TDLossGrad(NamedTuple):
-    """Loss, gradient with respect to ``q`` (None with ``grad=False``), and TD errors ``target - q``."""
-
-    loss: float | np.ndarray
-    grad: np.ndarray | None
-    td_error: np.ndarray
 
 
 def count_kept(mask: np.ndarray | None, n: int) -> int:
@@ -126,15 +91,15 @@ def elementwise(
     With ``want_third`` the gradient by the third array comes last; ``factor`` is one of the gradient alone.
     """
     engine = _dispatch.engine(backend)
-    if third is None and facts.third is not None and facts.needs_third:
-        raise TypeError(f"{facts.third} must be an array, got None")
-    if engine.plain_elementwise and normalizer is None and _is_plain(reduction, grad):
+    if engine.plain_elementwise:
         plain = engine.plain_elementwise(
-            facts, input, target, third, params, sample_weight, mask, reduction == "mean", factor, grad,
-            want_third, out, n_threads,
+            facts, input, target, third, params, sample_weight, mask, reduction, normalizer, factor, grad, want_third,
+            out, n_threads,
         )  # fmt: skip
-        if plain:
-            return plain if want_third else tuple.__new__(LossGrad, plain)
+        if plain is not None:
+            return plain
+    if third is None and facts.needs_third:
+        raise TypeError(f"{facts.third} must be an array, got None")
     _validate.reduction(reduction, normalizer)
     grad = _validate.switch("grad", grad)
     x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
@@ -222,14 +187,14 @@ def rows(
 ) -> LossGrad:  # fmt: skip
     """Any loss of rows of classes with class indices."""
     engine = _dispatch.engine(backend)
-    ignore = _validate.integer("ignore_index", ignore_index)
-    if engine.plain_rows and weight is normalizer is None and _is_plain(reduction, grad):
+    if engine.plain_rows:
         plain = engine.plain_rows(
-            facts.index, input, target, params, ignore, sample_weight, mask, reduction == "mean", grad, out,
+            facts, input, target, params, weight, ignore_index, sample_weight, mask, reduction, normalizer, grad, out,
             n_threads,
         )  # fmt: skip
-        if plain:
-            return tuple.__new__(LossGrad, plain)
+        if plain is not None:
+            return plain
+    ignore = _validate.integer("ignore_index", ignore_index)
     _validate.reduction(reduction, normalizer)
     grad = _validate.switch("grad", grad)
     x = _validate.floats("input", input)
@@ -265,13 +230,13 @@ def td_loss(
 ) -> TDLossGrad:  # fmt: skip
     """Temporal-difference loss of Q-learning."""
     engine = _dispatch.engine(backend)
-    if engine.plain_td_loss and normalizer is None and _is_plain(reduction, grad):
+    if engine.plain_td_loss:
         plain = engine.plain_td_loss(
             q, actions, rewards, next_q, terminated, gamma, next_q_online, next_action_mask, loss, delta,
-            sample_weight, mask, reduction == "mean", grad, out, n_threads,
+            sample_weight, mask, reduction, normalizer, grad, out, n_threads,
         )  # fmt: skip
-        if plain:
-            return tuple.__new__(TDLossGrad, plain)
+        if plain is not None:
+            return plain
     _validate.reduction(reduction, normalizer)
     grad = _validate.switch("grad", grad)
     x = _validate.floats("q", q)

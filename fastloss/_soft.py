@@ -9,6 +9,7 @@ import numpy as np
 from fastloss import _dispatch, _run, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of, exact_sum
 from fastloss._how import PROBS, How
+from fastloss._results import LossGrad
 from fastloss.registry import LOSSES, non_negative, positive
 
 EITHER, INDICES, SHARES = "indices or a value per class", "indices", "a value per class"  # what a target may hold
@@ -44,23 +45,22 @@ def run(
     input, target, how: How, weight, ignore_index, class_mask, factor, sample_weight, mask, reduction, normalizer, grad,
     out, n_threads, backend, *, takes=EITHER, by_count=False, want_extras=False, hess=None, name="input",
     target_name="target", mask_name="class_mask",
-) -> tuple[_run.LossGrad, Extras | None]:  # fmt: skip
+) -> tuple[LossGrad, Extras | None]:  # fmt: skip
     """Any softmax loss; ``by_count``: a mean divides by the number of rows in spite of class weights.
 
     ``hess`` is None or an array of the input's shape and dtype for the second derivatives.
     """
     engine = _dispatch.engine(backend)
+    missing = factor is not None and factor[1] is None  # for the general way to complain of
+    if engine.plain_softmax and hess is None and not want_extras and not missing:
+        plain = engine.plain_softmax(
+            input, target, how, weight, ignore_index, class_mask, None if factor is None else factor[1], sample_weight,
+            mask, reduction, normalizer, grad, out, n_threads, takes != SHARES, takes != INDICES,
+        )  # fmt: skip
+        if plain is not None:
+            return plain, None
     if ignore_index is not None:
         ignore_index = _validate.integer("ignore_index", ignore_index)
-    missing = factor is not None and factor[1] is None  # for the general way to complain of
-    alone = weight is normalizer is hess is None and not want_extras
-    if engine.plain_softmax and alone and not missing and _run._is_plain(reduction, grad):
-        plain = engine.plain_softmax(
-            input, target, how, ignore_index, class_mask, None if factor is None else factor[1], sample_weight, mask,
-            takes != SHARES, takes != INDICES, reduction == "mean", grad, out, n_threads,
-        )  # fmt: skip
-        if plain:
-            return tuple.__new__(_run.LossGrad, plain), None
     # Where nothing is ignored a value stands in that is out of range itself.
     ignore = -(2**63) if ignore_index is None else ignore_index
     _validate.reduction(reduction, normalizer)
@@ -117,7 +117,7 @@ def run(
         if t is None:
             _check_shares(target_name, shares, kept, x.shape)
         raise ValueError(f"{target_name} was changed by another thread during the call")
-    return _run.LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction)), extras
+    return LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction)), extras
 
 
 def _check_shares(name: str, shares, kept, shape) -> None:

@@ -170,3 +170,23 @@ def test_over_nothing(loss, backend):
 def test_nothing_on_several_threads(loss, backend):
     case = build(loss, "float32", (0,), 3)
     assert_same_bits(case(backend, n_threads=4, reduction="sum"), in_general(case, backend, reduction="sum"))
+
+
+def test_a_parameter_that_changes_is_read_again():
+    x, y, delta = np.array([3.0]), np.array([0.0]), np.array(1.0)
+    found = []
+    for value in (1.0, 2.0, 1.0):
+        delta[...] = value
+        found.append(fl.huber_loss(x, y, delta=delta).loss)
+    assert found == [2.5, 4.0, 2.5]
+
+
+def test_what_was_found_right_does_not_excuse_what_is_wrong():
+    x, y = np.array([3.0]), np.array([0.0])
+    for good in (1.0, 1, np.float64(1)):
+        assert fl.huber_loss(x, y, delta=good).loss == 2.5
+    for bad in ("1.0", -1.0, 0.0, float("nan"), None, [1.0]):
+        with pytest.raises((TypeError, ValueError), match="delta"):
+            fl.huber_loss(x, y, delta=bad)
+    # More sets of parameters than are remembered.
+    assert [fl.huber_loss(x, y, delta=1.0 + k).loss for k in range(100)][-1] == 4.5

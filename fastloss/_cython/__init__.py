@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 from pathlib import Path
@@ -11,15 +10,12 @@ import numpy as np
 
 from fastloss._blocks import blocks_of
 from fastloss._threads import GRAIN as GRAIN
-from fastloss.registry import DOMAINS, LOSSES, Loss
+from fastloss.registry import LOSSES
 
 name = "cython"
 LEVELS = {1: "v1", 3: "v3", 4: "v4"}
-# Per loss on the TD error: number of its formula and of its parameters.
-_TD = {
-    name: (LOSSES[formula].index, len(LOSSES[formula].params))
-    for name, formula in (("huber", "huber_loss"), ("mse", "mse_loss"), ("smooth_l1", "smooth_l1_loss"))
-}
+# Per loss on the TD error: number of its loops. Their only parameter is delta, and squares have none.
+_TD = {name: LOSSES[f"{name}_loss"].index for name in ("huber", "mse", "smooth_l1")}
 
 
 def _level() -> str:
@@ -56,42 +52,24 @@ def describe() -> str:
     return f"CPU level {level}{forced} {fma}"
 
 
-@functools.cache
-def _domains(loss: str) -> tuple[int, int, int]:
-    facts = LOSSES[loss]
-    return DOMAINS[facts.input].code, DOMAINS[facts.target].code, DOMAINS[facts.third_domain].code
-
-
-def plain_elementwise(
-    facts: Loss, input, target, third, params, weight, mask, mean, factor, grad, want_third, out, n_threads
-):  # fmt: skip
-    """Loss and gradient of a call on plain arrays, or None if this is not one; so do the next three."""
-    return kernels.plain_elementwise(
-        facts.index if third is None else facts.third_index, input, target, third, params, _domains(facts.name), weight,
-        mask, mean, factor, grad, want_third, out, n_threads,
-    )  # fmt: skip
-
-
+plain_elementwise = kernels.plain_elementwise  # loss and gradient of a call on plain arrays, or None; so do the next
 plain_rows = kernels.plain_rows
 plain_softmax = kernels.plain_softmax
 
 
 def plain_td_loss(
-    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, mean, grad, out,
-    n_threads,
+    q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, reduction, normalizer,
+    grad, out, n_threads,
 ):  # fmt: skip
-    index, params = _TD[loss]
     return kernels.plain_td_loss(
-        q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, mean,
-        grad, out, n_threads,
+        q, actions, rewards, next_q, terminated, gamma, online, legal, _TD[loss], (delta,), weight, mask, reduction,
+        normalizer, grad, out, n_threads,
     )  # fmt: skip
 
 
 def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, grad, hess, partials, threads):
-    facts = LOSSES[loss]
-    index = facts.index if third is None else facts.third_index
-    arguments = (index, mode, x, y, third, params, _domains(loss), weight, mask, scale, losses, grad, hess)
-    return kernels.elementwise(*arguments, partials, threads)
+    arguments = (mode, x, y, third, params, weight, mask, scale, losses, grad, hess)
+    return kernels.elementwise(LOSSES[loss].codes, *arguments, partials, threads)
 
 
 def rows(loss, x, target, params, class_weight, ignore_index, weight, mask, scale, losses, grad, partials, threads):
@@ -112,9 +90,7 @@ def td_loss(
     q, actions, rewards, next_q, terminated, gamma, online, legal, loss, delta, weight, mask, scale, losses, grad,
     td_error, partials, threads,
 ):  # fmt: skip
-    index, params = _TD[loss]
-    arguments = (
-        q, actions, rewards, next_q, terminated, gamma, online, legal, index, (delta,)[:params], weight, mask, scale,
-        losses, grad, td_error,
+    return kernels.td_loss(
+        q, actions, rewards, next_q, terminated, gamma, online, legal, _TD[loss], (delta,), weight, mask, scale,
+        losses, grad, td_error, partials, threads,
     )  # fmt: skip
-    return kernels.td_loss(*arguments, partials, threads)

@@ -196,9 +196,9 @@ cdef void fill(double* values, tuple params):
         values[i] = params[i]
 
 
-cdef ElementwiseJob elementwise_job(int loss, cnp.ndarray x, cnp.ndarray y, cnp.ndarray third, tuple params,
-                                    tuple domains, Entries entries):
-    # Everything but what is written and how gradients are scaled; so do the next two.
+cdef ElementwiseJob elementwise_job(tuple codes, cnp.ndarray x, cnp.ndarray y, cnp.ndarray third, tuple params,
+                                    Entries entries):
+    # Everything but what is written and how gradients are scaled; so do the next two. The codes are the registry's.
     cdef ElementwiseJob job
     job.entries = entries
     job.x = data_of(x)
@@ -207,8 +207,10 @@ cdef ElementwiseJob elementwise_job(int loss, cnp.ndarray x, cnp.ndarray y, cnp.
     job.third = data_of(third)
     job.period = 0 if third is None else cnp.PyArray_SIZE(third)
     fill(job.params, params)
-    job.domains[0], job.domains[1], job.domains[2] = domains
-    job.loss = loss
+    job.loss = codes[0] if third is None else codes[1]
+    job.domains[0] = codes[2]
+    job.domains[1] = codes[3]
+    job.domains[2] = codes[4]
     return job
 
 
@@ -253,11 +255,11 @@ cdef TDJob td_job(cnp.ndarray q, Py_ssize_t count, cnp.ndarray actions, cnp.ndar
     return job
 
 
-def elementwise(int loss, int mode, cnp.ndarray x not None, cnp.ndarray y not None, cnp.ndarray third, tuple params,
-                tuple domains, cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad,
+def elementwise(tuple codes, int mode, cnp.ndarray x not None, cnp.ndarray y not None, cnp.ndarray third, tuple params,
+                cnp.ndarray weight, cnp.ndarray mask, double scale, cnp.ndarray losses, cnp.ndarray grad,
                 cnp.ndarray hess, cnp.ndarray partials not None, int threads):
     cdef ElementwiseJob job = elementwise_job(
-        loss, x, y, third, params, domains,
+        codes, x, y, third, params,
         entries_of(x, cnp.PyArray_SIZE(x), weight, mask, scale, losses, partials))
     job.grad = data_of(grad)
     job.hess = data_of(hess)

@@ -1,15 +1,47 @@
 # Calls on plain arrays: all checks in compiled code. Whatever is not plain (another dtype, strides, class weights,
-# outputs that overlap inputs, a bad target) returns None, and the caller takes the general way, which also raises
-# the errors. One block is computed here and now; more of them may be spread over threads.
+# another reduction, outputs that overlap inputs, a bad target) returns None, and the caller takes the general way,
+# which also raises the errors. One block is computed here and now; more of them may be spread over threads.
 
 cdef extern from "numpy/arrayobject.h":
     cnp.npy_intp PyArray_CountNonzero(cnp.ndarray) except -1
 
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
+
+cdef extern from *:
+    """
+    #define fastloss_allocate(kind, n) (((PyTypeObject *)(kind))->tp_alloc((PyTypeObject *)(kind), (n)))
+    """
+    object fastloss_allocate(object kind, Py_ssize_t n)
+
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
+
 from fastloss._blocks import exact_sum
 from fastloss._memory import LEAST, empty
+from fastloss._results import LossGrad, TDLossGrad
 from fastloss._threads import GRAIN, choose
 
 cdef Py_ssize_t reused_bytes = LEAST, thread_grain = GRAIN
+
+
+cdef inline object result(object kind, object loss, object grad, object third=None, int size=2):
+    # As kind(loss, grad), which takes five times as long.
+    cdef object found = fastloss_allocate(kind, size)
+    Py_INCREF(loss)
+    PyTuple_SET_ITEM(found, 0, loss)
+    Py_INCREF(grad)
+    PyTuple_SET_ITEM(found, 1, grad)
+    if size == 3:
+        Py_INCREF(third)
+        PyTuple_SET_ITEM(found, 2, third)
+    return found
+
+
+cdef inline bint plain_options(object reduction, object normalizer, object grad) except? False:
+    # Whether the loss is a mean over what is kept or a sum.
+    return normalizer is None and type(grad) is bool and type(reduction) is str and (
+        <str>reduction == "mean" or <str>reduction == "sum")
 
 
 cdef inline bint plain(object a) noexcept:
@@ -128,9 +160,12 @@ cdef Py_ssize_t kept_rows(const RowJob* job) except? -1:
     return kept if found >= 0 else -1
 
 
-def plain_elementwise(int loss, object x, object y, object third, tuple params, tuple domains, object weight,
-                      object mask, bint mean, double factor, bint want_grad, bint want_third, object out,
+def plain_elementwise(object facts, object x, object y, object third, tuple params, object weight, object mask,
+                      object reduction, object normalizer, double factor, object grad, bint want_third, object out,
                       object n_threads):
+    cdef tuple codes = facts.codes
+    if not plain_options(reduction, normalizer, grad) or (third is None and <int>codes[0] < 0):
+        return None
     if not plain_floats(x) or not plain(y) or not same_shape(x, y, 0) or not plain_entries(x, 0, weight, mask):
         return None
     if third is not None and not alike(third, x, 0):
@@ -138,6 +173,7 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
     cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray>y)
     if kind != cnp.PyArray_TYPE(<cnp.ndarray>x) and not cnp.PyTypeNum_ISINTEGER(kind) and not cnp.PyTypeNum_ISBOOL(kind):
         return None
+    cdef bint want_grad = grad, mean = reduction == "mean"
     if out is not None:
         if not want_grad or not plain_output(out, x, True):
             return None
@@ -148,10 +184,10 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
         return None
     cdef double divisor = kept if mean else 1.0
     cdef ElementwiseJob job = elementwise_job(
-        loss, x, y, third, params, domains, entries_of(x, n, weight, mask, factor / divisor, None, None))
-    cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+        codes, x, y, third, params, entries_of(x, n, weight, mask, factor / divisor, None, None))
+    cdef cnp.ndarray gradient = (empty_like(x) if out is None else out) if want_grad else None
     cdef cnp.ndarray third_grad = empty_like(x) if want_grad and want_third else None
-    job.grad = data_of(grad)
+    job.grad = data_of(gradient)
     job.hess = data_of(third_grad)
     job.mode = 1 if want_grad else 0
     if job.grad == job.x:
@@ -162,15 +198,24 @@ def plain_elementwise(int loss, object x, object y, object third, tuple params, 
     cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor, n_threads)
     if value is None:
         return None
-    return (value, grad, third_grad) if want_third else (value, grad)
+    return (value, gradient, third_grad) if want_third else result(LossGrad, value, gradient)
 
 
-def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_index, object weight, object mask,
-               bint mean, bint want_grad, object out, object n_threads):
+def plain_rows(object facts, object x, object target, tuple params, object class_weight, object ignore_index,
+               object weight, object mask, object reduction, object normalizer, object grad, object out,
+               object n_threads):
+    cdef int64_t ignored
+    cdef int overflow = 0
+    if not plain_options(reduction, normalizer, grad) or class_weight is not None or type(ignore_index) is not int:
+        return None
+    ignored = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
+    if overflow != 0:
+        return None
     if not plain_floats(x) or not plain_integers(target) or not same_shape(x, target, 1):
         return None
     if not plain_entries(x, 1, weight, mask):
         return None
+    cdef bint want_grad = grad, mean = reduction == "mean"
     if out is not None:
         if not want_grad or not plain_output(out, x, True):
             return None
@@ -180,21 +225,32 @@ def plain_rows(int loss, object x, object target, tuple params, int64_t ignore_i
     cdef Py_ssize_t kept, n = cnp.PyArray_SIZE(<cnp.ndarray>target)
     if n == 0 or classes == 0:
         return None
-    cdef RowJob job = row_job(target, classes, None, ignore_index, entries_of(x, n, weight, mask, 1.0, None, None))
+    cdef RowJob job = row_job(target, classes, None, ignored, entries_of(x, n, weight, mask, 1.0, None, None))
     kept = kept_rows(&job)
     if kept <= 0:
         return None
     cdef double divisor = kept if mean else 1.0
-    cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
+    cdef cnp.ndarray gradient = (empty_like(x) if out is None else out) if want_grad else None
     job.entries.scale = 1.0 / divisor
-    cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
+    cdef Kernel kernel = prepare_rows(&job, facts.index, x, params, gradient)
     cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor, n_threads)
-    return None if value is None else (value, grad)
+    return None if value is None else result(LossGrad, value, gradient)
 
 
-def plain_softmax(object x, object target, object how, object ignore_index, object legal, object factor, object weight,
-                  object mask, bint takes_indices, bint takes_shares, bint mean, bint want_grad, object out,
-                  object n_threads):
+def plain_softmax(object x, object target, object how, object class_weight, object ignore_index, object legal,
+                  object factor, object weight, object mask, object reduction, object normalizer, object grad,
+                  object out, object n_threads, bint takes_indices, bint takes_shares):
+    cdef int64_t ignored = INT64_MIN
+    cdef int overflow = 0
+    if not plain_options(reduction, normalizer, grad) or class_weight is not None:
+        return None
+    if ignore_index is not None:
+        if type(ignore_index) is not int:
+            return None
+        ignored = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
+        if overflow != 0:
+            return None
+    cdef bint want_grad = grad, mean = reduction == "mean"
     cdef bint shared = takes_shares and plain_floats(target)
     if not plain_floats(x) or not plain_entries(x, 1, weight, mask):
         return None
@@ -219,22 +275,25 @@ def plain_softmax(object x, object target, object how, object ignore_index, obje
     cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x) // classes, kept = n if mask is None else PyArray_CountNonzero(mask)
     cdef SoftJob job = soft_job(
         x, classes, None if shared else target, target if shared else None, how, None,
-        INT64_MIN if ignore_index is None else ignore_index, legal, factor, entries_of(x, n, weight, mask, 1.0, None, None))
+        ignored, legal, factor, entries_of(x, n, weight, mask, 1.0, None, None))
     cdef Py_ssize_t counted = kept if shared else kept_rows(&job.row)
     if counted <= 0 or (ignore_index is None and counted != kept):  # a target may be the value that stands in
         return None
     cdef double divisor = counted if mean else 1.0
-    cdef cnp.ndarray grad = (empty_like(x) if out is None else out) if want_grad else None
-    job.row.grad = data_of(grad)
+    cdef cnp.ndarray gradient = (empty_like(x) if out is None else out) if want_grad else None
+    job.row.grad = data_of(gradient)
     job.row.entries.scale = 1.0 / divisor
     cdef object value = run_plain(
         soft_kernel(&job), &job, &job.row.entries, classes, job.row.block_rows, divisor, n_threads)
-    return None if value is None else (value, grad)
+    return None if value is None else result(LossGrad, value, gradient)
 
 
 def plain_td_loss(object q, object actions, object rewards, object next_q, object terminated, double gamma,
-                  object online, object legal, int loss, tuple params, object weight, object mask, bint mean,
-                  bint want_grad, object out, object n_threads):
+                  object online, object legal, int loss, tuple params, object weight, object mask,
+                  object reduction, object normalizer, object grad, object out, object n_threads):
+    if not plain_options(reduction, normalizer, grad):
+        return None
+    cdef bint want_grad = grad, mean = reduction == "mean"
     if not plain_floats(q) or cnp.PyArray_NDIM(<cnp.ndarray>q) == 0 or not alike(next_q, q, 0):
         return None
     if not plain_integers(actions) or not same_shape(q, actions, 1) or not alike(rewards, q, 1):
@@ -261,10 +320,10 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     cdef TDJob job = td_job(
         q, count, actions, rewards, next_q, terminated, gamma, online, legal, loss, params,
         entries_of(q, n, weight, mask, 1.0 / divisor, None, None))
-    cdef cnp.ndarray grad = (empty_like(q) if out is None else out) if want_grad else None
+    cdef cnp.ndarray gradient = (empty_like(q) if out is None else out) if want_grad else None
     cdef cnp.ndarray error = empty_like(rewards)
-    job.grad = data_of(grad)
+    job.grad = data_of(gradient)
     job.td_error = data_of(error)
     cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
     cdef object value = run_plain(kernel, &job, &job.entries, count, job.block_rows, divisor, n_threads)
-    return None if value is None else (value, grad, error)
+    return None if value is None else result(TDLossGrad, value, gradient, error, 3)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastloss import _run, _soft, _validate
-from fastloss._run import LossGrad
+from fastloss._results import LossGrad
 from fastloss._types import Reduction
 from fastloss.registry import LOSSES
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from fastloss import _run, _soft
 from fastloss._how import How
-from fastloss._run import LossGrad, TDLossGrad
+from fastloss._results import LossGrad, TDLossGrad
 from fastloss._types import Reduction, TDLoss
 from fastloss.api._docs import documented
 from fastloss.registry import LOSSES

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fastloss import _soft
 from fastloss._how import FOCAL, JENSEN_SHANNON, KINDS, POLY, How
-from fastloss._run import LossGrad
+from fastloss._results import LossGrad
 from fastloss._soft import INDICES, SHARES
 from fastloss._types import Reduction
 from fastloss.api._docs import documented
