@@ -222,34 +222,25 @@ cdef void multiply(real* values, real* more, const real* weights, Py_ssize_t n) 
             more[i] = b
 
 
-cdef void spread_mask(const uint8_t* mask, real* kept, Py_ssize_t n) noexcept nogil:
-    # Bytes that are 0 or not as values of all bits clear or set.
-    cdef Py_ssize_t i
-    for i in range(n):
-        if real is float:
-            kept[i] = from_bits_f32(<uint32_t>0 - <uint32_t>(mask[i] != 0))
-        else:
-            kept[i] = from_bits_f64(<uint64_t>0 - <uint64_t>(mask[i] != 0))
-
-
-cdef inline real if_kept(real v, real kept) noexcept nogil:
+cdef inline real if_kept(real v, uint8_t kept) noexcept nogil:
+    # v or 0, by bits: v may be NaN.
     if real is float:
-        return from_bits_f32(bits_f32(v) & bits_f32(kept))
+        return from_bits_f32(bits_f32(v) & (<uint32_t>0 - <uint32_t>(kept != 0)))
     else:
-        return from_bits_f64(bits_f64(v) & bits_f64(kept))
+        return from_bits_f64(bits_f64(v) & (<uint64_t>0 - <uint64_t>(kept != 0)))
 
 
-cdef void select(real* values, real* more, const real* kept, Py_ssize_t n) noexcept nogil:
+cdef void select(real* values, real* more, const uint8_t* mask, Py_ssize_t n) noexcept nogil:
     # Clear what a mask leaves out, in one array of results or in two.
     cdef Py_ssize_t i
     cdef real a, b
     if more == NULL:
         for i in range(n):
-            values[i] = if_kept(values[i], kept[i])
+            values[i] = if_kept(values[i], mask[i])
     else:
         for i in range(n):
-            a = if_kept(values[i], kept[i])
-            b = if_kept(more[i], kept[i])
+            a = if_kept(values[i], mask[i])
+            b = if_kept(more[i], mask[i])
             values[i] = a
             more[i] = b
 
@@ -268,6 +259,28 @@ cdef void add_lanes(double* lanes, const real* values, Py_ssize_t n) noexcept no
             lanes[j] = lanes[j] + <double>values[i * LANES + j]
     for j in range(n - rows * LANES):
         lanes[j] = lanes[j] + <double>values[rows * LANES + j]
+
+
+cdef inline double weighed(real v, real w) noexcept nogil:
+    return <double>(v * w)
+
+
+cdef void add_weighed(double* lanes, const real* values, const real* weights, Py_ssize_t n) noexcept nogil:
+    # multiply() and add_lanes() in one, where the products are not needed themselves.
+    cdef Py_ssize_t i, j, quads = n // (4 * LANES), rows = n // LANES
+    cdef const real* v
+    cdef const real* w
+    for i in range(quads):
+        v = values + i * 4 * LANES
+        w = weights + i * 4 * LANES
+        for j in range(LANES):
+            lanes[j] = (((lanes[j] + weighed(v[j], w[j])) + weighed(v[LANES + j], w[LANES + j]))
+                        + weighed(v[2 * LANES + j], w[2 * LANES + j])) + weighed(v[3 * LANES + j], w[3 * LANES + j])
+    for i in range(4 * quads, rows):
+        for j in range(LANES):
+            lanes[j] = lanes[j] + weighed(values[i * LANES + j], weights[i * LANES + j])
+    for j in range(n - rows * LANES):
+        lanes[j] = lanes[j] + weighed(values[rows * LANES + j], weights[rows * LANES + j])
 
 
 cdef void clear_lanes(double* lanes) noexcept nogil:

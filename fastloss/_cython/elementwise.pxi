@@ -146,6 +146,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef real h_room[CHUNK]
     cdef uint8_t mask_room[CHUNK]
     cdef double lanes[LANES]
+    cdef double* into
     cdef const real* x
     cdef const real* y
     cdef const real* z
@@ -182,18 +183,24 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             bad |= outside(job.domains[0], x, mask, n, False)
             if z != NULL:
                 bad |= outside(job.domains[2], z, mask, n, False)
-            if e.weight != NULL:
+            into = lanes + (LANES - head if n == head else 0)
+            if e.weight != NULL and mask == NULL and e.losses == NULL and job.hess == NULL:
                 w = weights_in_place(e, start, x_room, n)
-                multiply(losses, g if job.mode != 0 else NULL, w, n)
-                if job.hess != NULL:
-                    multiply(h, NULL, w, n)
-            if mask != NULL:
-                spread_mask(mask, x_room, n)
-                select(losses, g if job.mode != 0 else NULL, x_room, n)
-                if job.hess != NULL:
-                    select(h, NULL, x_room, n)
-            if job.mode != 2:
-                add_lanes(lanes + (LANES - head if n == head else 0), losses, n)
+                if job.mode != 0:
+                    multiply(g, NULL, w, n)
+                add_weighed(into, losses, w, n)
+            else:
+                if e.weight != NULL:
+                    w = weights_in_place(e, start, x_room, n)
+                    multiply(losses, g if job.mode != 0 else NULL, w, n)
+                    if job.hess != NULL:
+                        multiply(h, NULL, w, n)
+                if mask != NULL:
+                    select(losses, g if job.mode != 0 else NULL, mask, n)
+                    if job.hess != NULL:
+                        select(h, NULL, mask, n)
+                if job.mode != 2:
+                    add_lanes(into, losses, n)
             if e.losses != NULL:
                 store(e.code, losses, e.losses, start, n)
             if not native and job.mode != 0:

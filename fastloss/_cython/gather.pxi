@@ -139,7 +139,6 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
     cdef real grads[SIDE]
     cdef real errors[SIDE]
     cdef real weights[SIDE]
-    cdef real all_bits[SIDE]
     cdef uint8_t kept[SIDE]
     cdef uint8_t room[SIDE]
     cdef const uint8_t* mask
@@ -195,15 +194,14 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                 target[r] = v if kept[r] else <real>0.0
             for r in range(n):
                 value[r] = value_at(_, e.code, job.q, (start + r) * count + chosen[r])
-            spread_mask(kept, all_bits, n)
-            select(value, NULL, all_bits, n)
+            select(value, NULL, kept, n)
             run_loop(job.loss, 1, value, target, <const real*>NULL, job.params, <real>e.scale, losses, grads, grads, n)
             for r in range(n):
                 errors[r] = target[r] - value[r]
             if e.weight != NULL:
                 load_weights(e, start, weights, n)
                 multiply(losses, grads, weights, n)
-            select(losses, grads, all_bits, n)
+            select(losses, grads, kept, n)
             add_lanes(lanes, losses, n)
             if e.losses != NULL:
                 store(e.code, losses, e.losses, start, n)
