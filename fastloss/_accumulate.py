@@ -143,7 +143,7 @@ class LossSum:
         y = _validate.element_target(target, x).reshape(-1)
         weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
         partials = np.empty(blocks_of(x.size))
-        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
+        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN * self.facts.grains)
         if self._engine.elementwise(
             self.facts.name, 0, x.reshape(-1), y, None, self._params, weight, kept, 1.0, None, None, None, partials,
             threads,

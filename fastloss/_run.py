@@ -110,7 +110,7 @@ def elementwise(
     if out is not None and np.may_share_memory(out, x):
         _validate.check_domains(facts, x, y, z, kept)  # before the input is overwritten
     partials = np.empty(blocks_of(x.size))
-    threads = _threads.choose(n_threads, x.size, engine.GRAIN)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN * facts.grains)
     bad = engine.elementwise(
         facts.name, int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept,
         factor * _scale(divisor), buffers.flat(buffers.losses), buffers.flat(buffers.grad),
@@ -170,7 +170,7 @@ def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads
     engine = _dispatch.engine(backend)
     x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
     grad, hess = _memory.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    threads = _threads.choose(n_threads, x.size, engine.GRAIN)
+    threads = _threads.choose(n_threads, x.size, engine.GRAIN * facts.grains)
     bad = engine.elementwise(
         facts.name, 2, x.reshape(-1), y.reshape(-1), z, params, weight, kept, 1.0, None, grad.reshape(-1),
         hess.reshape(-1), np.empty(blocks_of(x.size)), threads,

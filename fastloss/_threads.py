@@ -19,7 +19,7 @@ _pool_lock = threading.Lock()
 _PATIENCE = 100  # times that the caller yields before it goes to sleep
 _MOST = 256  # more threads than this are never started
 _SPAN = 1 << 23  # elements between two looks at pending signals
-GRAIN = 131072  # elements that are worth a thread of their own: waking one of the pool's takes 60 to 90 µs
+GRAIN = 2**18  # elements that are worth a thread of their own: waking one of the pool's takes 60 to 90 µs
 
 
 def _cgroup_quota() -> float | None:

@@ -195,6 +195,8 @@ class Loss:
         loss and gradient. The promised error is in units of those.
     class_weighted_mean : bool
         Whether the mean over rows divides by the sum of their class weights, and not by their number.
+    grains : int
+        How many times as many elements are worth a thread of their own as usually.
     """
 
     name: str
@@ -212,6 +214,7 @@ class Loss:
     third_index: int = -1
     sums: Callable[..., tuple] | None = None
     class_weighted_mean: bool = False
+    grains: int = 1
 
     @property
     def names(self) -> list[str]:
@@ -271,9 +274,9 @@ class Loss:
 
     @cached_property
     def codes(self) -> tuple[int, ...]:
-        """What kernels know it by: loops without and with the third array (-1: none), domains of its three arrays."""
+        """What kernels know it by: loops without and with the third array (-1: none), domains of its arrays, grains."""
         domains = (DOMAINS[name].code for name in (self.input, self.target, self.third_domain))
-        return (-1 if self.needs_third else self.index, self.third_index, *domains)
+        return (-1 if self.needs_third else self.index, self.third_index, *domains, self.grains)
 
 
 @dataclass(frozen=True)
@@ -309,7 +312,9 @@ def elementwise(*, third=None, **facts):
             LOOPS.append(Loop(name, name, None))
         if third is not None:
             LOOPS.append(Loop(f"{name}_by_{third}" if scalar else name, name, third))
-        _add("elementwise", name, index=index, third=third, third_index=len(LOOPS) - 1, **facts)
+        # Without exp and log memory sets the pace: a second thread gains little, and on few elements it costs more.
+        grains = 8 if {"abs", "fma"}.issuperset(formula.__code__.co_names) else 1
+        _add("elementwise", name, index=index, third=third, third_index=len(LOOPS) - 1, grains=grains, **facts)
         FORMULAS[name] = formula
         return formula
 

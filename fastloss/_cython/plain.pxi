@@ -109,7 +109,7 @@ cdef inline bint plain_entries(cnp.ndarray x, int leading, object weight, object
 
 
 cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block, double divisor,
-                      object n_threads):
+                      object n_threads, Py_ssize_t grains=1):
     # Run a kernel over n entries of `width` elements, `block` entries to a block. Returns the loss, or None if a
     # target is bad.
     cdef cnp.npy_intp blocks = (e.n + block - 1) // block
@@ -117,8 +117,8 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     cdef double partial
     cdef cnp.ndarray partials
     cdef int threads = 1
-    if n_threads is not None or size >= 2 * thread_grain:
-        threads = choose(n_threads, size, thread_grain)
+    if n_threads is not None or size >= 2 * grains * thread_grain:
+        threads = choose(n_threads, size, grains * thread_grain)
     if blocks == 1:
         e.partials = &partial
         return None if kernel(job, 0, 1) else partial / divisor
@@ -195,7 +195,7 @@ def plain_elementwise(object facts, object x, object y, object third, tuple para
         if not all_inside(&job):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
-    cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor, n_threads)
+    cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor, n_threads, codes[5])
     if value is None:
         return None
     return (value, gradient, third_grad) if want_third else result(LossGrad, value, gradient)

@@ -22,11 +22,12 @@ from fastloss._numba import (
 )
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
-from fastloss._threads import GRAIN as GRAIN
+from fastloss._threads import GRAIN as _GRAIN
 from fastloss._threads import split
-from fastloss.registry import DOMAINS, LOOPS, LOSSES
+from fastloss.registry import LOOPS, LOSSES
 
 name = "numba"
+GRAIN = 2 * _GRAIN  # each piece of work goes through the interpreter
 plain_elementwise = plain_rows = plain_softmax = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
@@ -115,12 +116,12 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
     facts, (suffix, dtype) = LOSSES[loss], _compute(x)
     if y.dtype in (HALF, BFLOAT):
         y = y.astype(dtype)  # integers that would be taken for half precision
-    domains = [DOMAINS[name].code for name in (facts.input, facts.target, facts.third_domain)]
+    plain, by_third, *domains, _ = facts.codes
     none = _readable(np.empty(0, x.dtype))
     outputs = [none if a is None else _readable(a) for a in (losses, grad, hess)]
     in_place = grad is not None and np.may_share_memory(grad, x)
     arguments = (
-        _loop(facts.index if third is None else facts.third_index, mode, suffix), mode,
+        _loop(plain if third is None else by_third, mode, suffix), mode,
         (domains[0], domains[1], domains[2] if third is not None else 0), _readable(x), _readable(y),
         none if third is None else _readable(third), np.array(params, np.float64), *_entries(weight, mask), scale,
         *outputs, in_place,
