@@ -164,3 +164,28 @@ def test_where_no_thread_can_be_started(compiled, monkeypatch):
     monkeypatch.setattr(_threads, "_pool", None)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert_same_bits(case(compiled, n_threads=4), wanted)
+
+
+def test_threads_that_meet_at_a_first_call(compiled):
+    # Numba compiles a loss's loop when it is first called: here by eight threads at once.
+    code = """
+        import sys, threading
+        import numpy as np
+        import fastloss as fl
+        x, y = np.array([3.0, -1.0]), np.array([1.0, 1.0])
+        losses = (fl.mse_loss, fl.l1_loss, fl.huber_loss, fl.hinge_loss, fl.pinball_loss)
+        gate, found = threading.Barrier(8), []
+
+        def work():
+            for loss in losses:
+                gate.wait()
+                found.append((loss.__name__, loss(x, y, backend=sys.argv[1]).loss))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(len(found), len(set(found)))
+    """
+    assert output(code, compiled, timeout=120) == "40 5"

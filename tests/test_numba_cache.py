@@ -16,7 +16,7 @@ SUM = """
     loss = fl.mse_loss(np.ones(9, np.float32), np.zeros(9, np.float32), reduction="sum", backend="numba").loss
     from fastloss._numba.elementwise import elementwise_blocks
     from fastloss._numba.elementwise_generated import mse_loss_loss_grad_f32
-    both = elementwise_blocks, mse_loss_loss_grad_f32.dispatcher
+    both = elementwise_blocks, *mse_loss_loss_grad_f32.dispatchers
     print(loss, *(sum(sum(getattr(k.stats, name).values()) for k in both) for name in ("cache_hits", "cache_misses")))
 """
 

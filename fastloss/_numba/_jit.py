@@ -83,17 +83,20 @@ class loop:
     def __init__(self, function):
         self.function = function
         self.pointer = None
+        self.dispatchers = []  # they own the code
 
     @property
     def address(self):
         if self.pointer is None:
+            # Threads may be here at once, each with a dispatcher of its own. No lock: a child forked meanwhile would hang.
             real = types.float32 if self.function.__name__.endswith("f32") else types.float64
             array, params = types.CPointer(real), types.CPointer(types.float64)
             arguments = (array, array, array, params, real, array, array, array, types.intp)
-            self.dispatcher = kernel(self.function)
-            self.dispatcher.compile(types.boolean(*arguments))
-            self.compiled = self.dispatcher.overloads[arguments]  # owns the code
-            self.pointer = self.compiled.library.get_pointer_to_function(self.compiled.fndesc.llvm_cfunc_wrapper_name)
+            dispatcher = kernel(self.function)
+            dispatcher.compile(types.boolean(*arguments))
+            compiled = dispatcher.overloads[arguments]
+            self.dispatchers.append(dispatcher)
+            self.pointer = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
         return self.pointer
 
 
