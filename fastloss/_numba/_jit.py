@@ -88,7 +88,7 @@ class loop:
     @property
     def address(self):
         if self.pointer is None:
-            # Threads may be here at once, each with a dispatcher of its own. No lock: a child forked meanwhile would hang.
+            # Threads may be here at once, each with its own dispatcher. No lock: a child forked meanwhile would hang.
             real = types.float32 if self.function.__name__.endswith("f32") else types.float64
             array, params = types.CPointer(real), types.CPointer(types.float64)
             arguments = (array, array, array, params, real, array, array, array, types.intp)
