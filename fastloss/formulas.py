@@ -203,34 +203,45 @@ def mape_loss(x, y, eps):
     return loss, grad, hess
 
 
-@elementwise(family="log", input="above_minus_one", target="above_minus_one", loss_ulp=7.0, grad_ulp=5.5)
+@elementwise(family="log", input="above_minus_one", target="above_minus_one", loss_ulp=3.5, grad_ulp=3.0)
 def msle_loss(x, y):
     # The logarithm of the ratio: the difference of two logarithms would cancel.
     low = x if x < y else y
     high = y if x < y else x
-    size = log1p_any((high - low) / (1.0 + low))
+    # Difference, sum and quotient with what they lose: the square would double it.
+    t = high - low
+    u = 1.0 + low
+    s = t / u
+    b = t - high
+    t_lo = (high - (t - b)) - (low + b)
+    b = u - 1.0
+    u_lo = (1.0 - (u - b)) + (low - b)
+    size = log1p_sum(s, (fma(-s, u, t) + fma(-s, u_lo, t_lo)) / u)
     d = -size if x < y else size
     loss = size * size
-    u = 1.0 + x
-    inverse = 1.0 / u
-    grad = 0.0 if inverse == 0.0 else (d + d) / u
+    v = 1.0 + x
+    inverse = 1.0 / v
+    grad = 0.0 if inverse == 0.0 else (d + d) / v
     hess = 0.0 if inverse == 0.0 else (2.0 - (d + d)) * inverse * inverse
     return loss, grad, hess
 
 
-@elementwise(family="distance", target="real", loss_ulp=7.5, grad_ulp=3.5)
+@elementwise(family="distance", target="real", loss_ulp=2.5, grad_ulp=3.5)
 def log_cosh_loss(x, y):
     r = x - y
     a = abs(r)
     e = exp_neg(a + a)
     q = drop_neg(a + a)
-    # log(cosh(a)) is log1p(sinh(a)^2) / 2, and a - log(2) + log1p(e): one logarithm for both.
-    near = 0.25 * q * q / (e if a < 0.8 else 1.0)
-    rise = log1p_unit(near if a < 0.8 else e)
-    loss = 0.5 * rise if a < 0.8 else (a - 0.6931471805599453) + rise
     d = 1.0 + e
     tanh = q / d
     grad = tanh if r >= 0.0 else -tanh
+    z = a * a
+    near = fma(z * z, log_cosh_tail(z), 0.5 * z)
+    rough = near if a < 0.8 else (a - 0.6931471805599453) + log1p_unit(e)
+    # What r has lost; not a number where r is infinite.
+    b = r - x
+    fine = fma(grad, (x - (r - b)) - (y + b), rough)
+    loss = fine if fine == fine else rough
     hess = 4.0 * (e / d) / d
     return loss, grad, hess
 
@@ -417,14 +428,20 @@ def quantile_huber_loss(x, y, quantile, delta):
     return loss, grad, hess
 
 
-@elementwise(family="distance", target="real", params=(positive("scale", 1.0),), loss_ulp=6.5, grad_ulp=4.0)
+@elementwise(family="distance", target="real", params=(positive("scale", 1.0),), loss_ulp=3.5, grad_ulp=4.0)
 def cauchy_loss(x, y, scale):
     r = x - y
     a = abs(r)
     s = a / scale
+    # What difference, quotient and square lose, which is not a number where they are infinite.
+    b = r - x
+    r_lo = (x - (r - b)) - (y + b)
+    s_lo = (fma(-s, scale, a) + (r_lo if r > 0.0 else -r_lo)) * (1.0 / scale)
+    w = s * s
+    w_lo = fma(s, s, -w) + 2.0 * s * s_lo
     # From 2^60 on log1p(s^2) is 2 log1p(s), and s^2 may be infinite.
     far = s > 1152921504606846976.0
-    rise = log1p_any(s if far else s * s)
+    rise = log1p_sum(s if far else w, 0.0 if far else w_lo)
     rise = rise + rise if far else rise
     loss = 0.5 * scale * rise * scale
     # s / (1 + s^2) is the same of 1 / s; times scale it is that of a where s is small.

@@ -288,6 +288,38 @@ def log1p_any_f64(s):
     return r if s > -1.0 else (from_bits(0xFFF0000000000000) if s == -1.0 else from_bits(0x7FF8000000000000))
 
 
+def log1p_sum_f32(s, lo):
+    """log(1 + s + lo) for s > -1 and a far smaller lo, what s has lost."""
+    u = 1.0 + s
+    c = ((1.0 - (u - s) if s > 1.0 else s - (u - 1.0)) + lo) / u
+    r = log_sum_f32(u, c if c == c else 0.0)
+    r = r if s < from_bits(0x7F800000) else s
+    return r if s > -1.0 else from_bits(0x7FC00000)
+
+
+def log1p_sum_f64(s, lo):
+    """log(1 + s + lo) for s > -1 and a far smaller lo, what s has lost."""
+    u = 1.0 + s
+    c = ((1.0 - (u - s) if s > 1.0 else s - (u - 1.0)) + lo) / u
+    r = log_sum_f64(u, c if c == c else 0.0)
+    r = r if s < from_bits(0x7FF0000000000000) else s
+    return r if s > -1.0 else from_bits(0x7FF8000000000000)
+
+
+def log_cosh_tail_f32(z):
+    """(log(cosh(r)) - z / 2) / z^2 for z = r^2 up to 0.64."""
+    t = fma(fma(0.00012323216651566327, z, -0.0006382811698131263), z, 0.0021466920152306557)
+    return fma(fma(fma(t, z, -0.006737586576491594), z, 0.022221393883228302), z, -0.08333330601453781)
+
+
+def log_cosh_tail_f64(z):
+    """(log(cosh(r)) - z / 2) / z^2 for z = r^2 up to 0.64."""
+    t = fma(fma(1.467395854443075e-07, z, -1.003352683100449e-06), z, 3.8265965242489926e-06)
+    t = fma(fma(fma(t, z, -1.1593837663666544e-05), z, 3.262122560664461e-05), z, -9.094159811360759e-05)
+    t = fma(fma(fma(t, z, 0.00025657050000202526), z, -0.0007386015425890376), z, 0.002186948725900663)
+    return fma(fma(fma(t, z, -0.006746031739270413), z, 0.022222222222042343), z, -0.08333333333333166)
+
+
 def exp_sum_f32(x, lo):
     """exp(x + lo) for any x and a far smaller lo, the rounding error of a product."""
     lo = lo if abs(x) < 1000.0 else 0.0

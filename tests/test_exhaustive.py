@@ -131,3 +131,13 @@ def test_kinds_of_results(kind):
     values = np.array([1.0, -3e38, 2.0**-126, 2.0**-127, -1e-60, 0.0, np.inf, np.nan, 1e39])
     wanted = {"normal": [0, 1, 2], "subnormal": [3, 4], "special": [5, 6, 7, 8]}
     assert np.flatnonzero(_ulp.kinds(values, np.dtype(np.float32))[kind]).tolist() == wanted[kind]
+
+
+def test_random_inputs_do_not_replace_what_was_found_over_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(_accuracy, "FILE", tmp_path / "accuracy.json")
+    every, other = "binary_cross_entropy_with_logits loss float32", "mse_loss loss float32"
+    _accuracy.write({every: {"normal": (1.75, "there")}, other: {"normal": (1.5, "there")}}, 1.0, {"binary", "losses"})
+    _accuracy.write({every: {"normal": (1.25, "here")}, other: {"normal": (1.25, "here")}}, 1.0, {"losses"})
+    table = _accuracy.table()
+    assert (table[every]["inputs"], table[every]["normal"]["measured"]) == ("all", 1.75)
+    assert (table[other]["inputs"], table[other]["normal"]["measured"]) == ("random and climbed", 1.25)

@@ -13,6 +13,8 @@ mp.mp.dps = 60
 EXP_INTERVAL = [-mp.log(2) / 2 * mp.mpf("1.0005"), mp.log(1.5) * mp.mpf("1.0003")]
 ATANH_MAX = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)  # s = f / (2 + f) for 1 + f in [sqrt(1/2), sqrt(2)]
 
+LOG_COSH_INTERVAL = [mp.mpf("1e-9"), mp.mpf("0.641")]  # of r^2
+
 
 def exp_tail(r):
     """(exp(r) - 1 - r) / r^2."""
@@ -30,6 +32,16 @@ def atanh_tail(z):
     return 2 * (mp.atanh(s) / s - 1) / z if z > mp.mpf("1e-16") else mp.mpf(2) / 3 + 2 * z / 5
 
 
+def log_cosh_tail(z):
+    """(log(cosh(r)) - z / 2) / z^2 as a function of z = r^2."""
+    return (mp.log(mp.cosh(mp.sqrt(z))) - z / 2) / z**2 if z > mp.mpf("1e-12") else -mp.mpf(1) / 12 + z / 45
+
+
+def log_cosh_weight(z):
+    """What an error of log_cosh_tail does to log(cosh(r))."""
+    return z**2 / mp.log(mp.cosh(mp.sqrt(z)))
+
+
 def exp_weight(r):
     """What an error of exp_tail does to exp(r), whose last place has half the value below 1."""
     return r**2 * (2 if r < 0 else 1)
@@ -42,6 +54,8 @@ FITS = {
     "log1p_tail, float64": (log1p_tail, [0, 1], 21, np.float64, 1 / mp.log(2)),
     "atanh_tail, float32": (atanh_tail, [0, (ATANH_MAX * mp.mpf("1.001")) ** 2], 4, np.float32, ATANH_MAX**2),
     "atanh_tail, float64": (atanh_tail, [0, (ATANH_MAX * mp.mpf("1.001")) ** 2], 7, np.float64, ATANH_MAX**2),
+    "log_cosh_tail, float32": (log_cosh_tail, LOG_COSH_INTERVAL, 6, np.float32, log_cosh_weight),
+    "log_cosh_tail, float64": (log_cosh_tail, LOG_COSH_INTERVAL, 12, np.float64, log_cosh_weight),
 }
 
 

@@ -74,17 +74,18 @@ def copy_of_sources(folder: Path) -> Path:
     return room
 
 
-def level() -> str:
+def level(kind: str) -> str:
     """The CPU level that runs here, the only one that is worth building; all of them where that is not known."""
     code = "from fastloss import _cython; print(_cython.level)"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return "v3" if kind == "memcheck" and found == "v4" else found  # valgrind's CPU has no AVX-512
 
 
 def build(room: Path, kind: str) -> dict[str, str]:
     """Build in place; returns the environment for what runs next."""
     environment = os.environ | {
         "FASTLOSS_REQUIRE_EXT": "1",
-        "FASTLOSS_LEVELS": level(),
+        "FASTLOSS_LEVELS": level(kind),
         "CFLAGS": FLAGS[kind],
         "LDFLAGS": " ".join(flag for flag in FLAGS[kind].split() if flag.startswith("-fsanitize")),
         "PYTHONPATH": str(room),

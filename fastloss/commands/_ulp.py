@@ -143,6 +143,18 @@ def _log(x):
     return mpmath.log(x) if x > 0 else mpmath.mpf("-inf" if x == 0 else "nan")
 
 
+def _log_cosh_tail(z):
+    if z > 0.7:
+        return mpmath.mpf(0)  # never used
+    return (mpmath.log(mpmath.cosh(mpmath.sqrt(z))) - z / 2) / z**2 if z > 1e-15 else z / 45 - mpmath.mpf(1) / 12
+
+
+def _log_cosh_tails(z):
+    short = np.where(z < 0.7, z, 0.7)
+    long = (np.log1p(np.sinh(np.sqrt(short)) ** 2) - short) / (2 * short * short)
+    return np.where(short < 1e-5, short / 45 - 1 / np.longdouble(12), long)
+
+
 # Beyond 12000 exp is below every long double, and takes mpmath long.
 _NUMBERS: dict[str, Any] = {
     "abs": abs,
@@ -153,7 +165,9 @@ _NUMBERS: dict[str, Any] = {
     "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
     "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
     "fma": lambda a, b, c: a * b + c,
+    "log1p_sum": lambda s, lo: _NUMBERS["log1p_any"](s + lo if lo == lo else s),
     "log1p_unit": mpmath.log1p,
+    "log_cosh_tail": _log_cosh_tail,
 }
 _ARRAYS: dict[str, Any] = {
     "abs": np.abs,
@@ -164,7 +178,9 @@ _ARRAYS: dict[str, Any] = {
     "log1p_any": np.log1p,
     "exp_neg": lambda a: np.exp(-a),
     "fma": lambda a, b, c: a * b + c,
+    "log1p_sum": lambda s, lo: np.log1p(np.where(lo == lo, s + lo, s)),
     "log1p_unit": np.log1p,
+    "log_cosh_tail": _log_cosh_tails,
     "where": np.where,
 }
 
