@@ -128,7 +128,7 @@ def table() -> dict[str, Any]:
 
 
 def write(found: Found, share: float, parts: set[str]) -> None:
-    """Enter measured errors; rows of losses that are no more go. Random inputs say nothing of a row over all of them."""
+    """Enter errors; rows of losses that are no more go. Random inputs say nothing of a row measured over all."""
     every = "all" if share == 1 else f"one in {round(1 / share)}"
     old, rows = table(), {}
     stamp = {"date": f"{datetime.date.today()}", "version": __version__, "cpu": level()}
