@@ -25,14 +25,14 @@ from fastloss._threads import GRAIN, choose
 cdef Py_ssize_t reused_bytes = LEAST, thread_grain = GRAIN
 
 
-cdef inline object result(object kind, object loss, object grad, object third=None, int size=2):
+cdef inline object result(object kind, object loss, object grad, object third=None):
     # As kind(loss, grad), which takes five times as long.
-    cdef object found = fastloss_allocate(kind, size)
+    cdef object found = fastloss_allocate(kind, 2 if third is None else 3)
     Py_INCREF(loss)
     PyTuple_SET_ITEM(found, 0, loss)
     Py_INCREF(grad)
     PyTuple_SET_ITEM(found, 1, grad)
-    if size == 3:
+    if third is not None:
         Py_INCREF(third)
         PyTuple_SET_ITEM(found, 2, third)
     return found
@@ -42,6 +42,15 @@ cdef inline bint plain_options(object reduction, object normalizer, object grad)
     # Whether the loss is a mean over what is kept or a sum.
     return normalizer is None and type(grad) is bool and type(reduction) is str and (
         <str>reduction == "mean" or <str>reduction == "sum")
+
+
+cdef inline bint plain_index(object value, int64_t* index) except? False:
+    # Whether a value is an int of 64 bits, and which.
+    cdef int overflow = 0
+    if type(value) is not int:
+        return False
+    index[0] = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return overflow == 0
 
 
 cdef inline bint plain(object a) noexcept:
@@ -205,11 +214,9 @@ def plain_rows(object facts, object x, object target, tuple params, object class
                object weight, object mask, object reduction, object normalizer, object grad, object out,
                object n_threads):
     cdef int64_t ignored
-    cdef int overflow = 0
-    if not plain_options(reduction, normalizer, grad) or class_weight is not None or type(ignore_index) is not int:
+    if not plain_options(reduction, normalizer, grad) or class_weight is not None:
         return None
-    ignored = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
-    if overflow != 0:
+    if not plain_index(ignore_index, &ignored):
         return None
     if not plain_floats(x) or not plain_integers(target) or not same_shape(x, target, 1):
         return None
@@ -241,15 +248,10 @@ def plain_softmax(object x, object target, object how, object class_weight, obje
                   object factor, object weight, object mask, object reduction, object normalizer, object grad,
                   object out, object n_threads, bint takes_indices, bint takes_shares):
     cdef int64_t ignored = INT64_MIN
-    cdef int overflow = 0
     if not plain_options(reduction, normalizer, grad) or class_weight is not None:
         return None
-    if ignore_index is not None:
-        if type(ignore_index) is not int:
-            return None
-        ignored = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
-        if overflow != 0:
-            return None
+    if ignore_index is not None and not plain_index(ignore_index, &ignored):
+        return None
     cdef bint want_grad = grad, mean = reduction == "mean"
     cdef bint shared = takes_shares and plain_floats(target)
     if not plain_floats(x) or not plain_entries(x, 1, weight, mask):
@@ -326,4 +328,4 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     job.td_error = data_of(error)
     cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
     cdef object value = run_plain(kernel, &job, &job.entries, count, job.block_rows, divisor, n_threads)
-    return None if value is None else result(TDLossGrad, value, gradient, error, 3)
+    return None if value is None else result(TDLossGrad, value, gradient, error)
