@@ -19,6 +19,9 @@ cdef enum:
     UNIT_DOMAIN = 1     # as in fastloss/registry.py
 
 
+cdef double least_normal = 2.2250738585072014e-308   # a variable: log_over_mean needs it to be unknown to the compiler
+
+
 cdef struct SoftJob:
     RowJob row                  # its target may be NULL
     const void* shares          # NULL or a distribution over the classes of each row, in the input's dtype
@@ -169,6 +172,14 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
     finish_sum(out, sums)
 
 
+cdef inline double log_share(real w) noexcept nogil:
+    # The logarithm of a probability; that of 0 and of what is none is not used. Every float32 is a normal float64.
+    if real is float:
+        return log_sum_f64(<double>w, 0.0)
+    else:
+        return log_f64(w)
+
+
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
                 double spread, real* l, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
     # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a share is no probability.
@@ -198,7 +209,9 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         else:
             for k in range(n):
                 p[k] = <double>l[k]
-                c[k] = -log_f64(<double>l[k])
+            if job.form != JENSEN_SHANNON:
+                for k in range(n):
+                    c[k] = -log_f64(<double>l[k])
     if job.shares == NULL:
         for k in range(n):
             w[k] = 0.0
@@ -224,7 +237,7 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
                 w[k] = <double>t[k]
             if job.divergence:
                 for k in range(n):
-                    h[k] = log_f64(w[k])
+                    h[k] = log_share(t[k])
     if row.smoothing != 0.0 and job.legal != NULL:
         for k in range(n):
             w[k] = fma_f64(keep, w[k], spread if job.legal[i * job.legal_step + start + k] else 0.0)
@@ -235,13 +248,6 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         for k in range(n):
             w[k] = w[k] * row.class_weight[start + k]
     return bad
-
-
-cdef inline double surplus(double a, double b) noexcept nogil:
-    # log(a / m) for the mean m of a and b, none of them negative.
-    cdef double ratio = b / a
-    ratio = ratio if ratio < 1e300 else 1e300
-    return 0.6931471805599453 - log1p_f64(ratio)
 
 
 cdef inline double power(double q, double exponent) noexcept nogil:
@@ -346,10 +352,25 @@ cdef struct Curve:
     double rest         # sum of p w / (p + w)
 
 
-cdef void surpluses(const double* p, const double* w, double* h, Py_ssize_t n) noexcept nogil:
+cdef inline double log_part(double a, double b) noexcept nogil:
+    # log(a / m) for the mean m of a and b, none of them negative.
+    cdef double share = half_over_mean_f64(a, b, least_normal)
+    return log_over_mean_f64(a, share, (a - b) * share, least_normal)
+
+
+cdef void jensen_terms(const double* p, const double* w, double* h, double* mine, double* both, Py_ssize_t n) noexcept nogil:
+    # h = log(p / m) for the mean m of p and w, p h, and p h + w log(w / m). Short loops: one would wait for its quotients.
     cdef Py_ssize_t k
+    cdef double least = least_normal
     for k in range(n):
-        h[k] = surplus(p[k], w[k])
+        both[k] = half_over_mean_f64(p[k], w[k], least)
+    for k in range(n):
+        h[k] = log_over_mean_f64(p[k], both[k], (p[k] - w[k]) * both[k], least)
+    for k in range(n):
+        both[k] = log_over_mean_f64(w[k], both[k], (w[k] - p[k]) * both[k], least)
+    for k in range(n):
+        mine[k] = p[k] * h[k] if p[k] != 0.0 else 0.0
+        both[k] = mine[k] + (w[k] * both[k] if w[k] != 0.0 else 0.0)
 
 
 cdef void gradient_of_jensen(Kind kind, const double* p, const double* h, double drift, double* v, Py_ssize_t n) noexcept nogil:
@@ -371,7 +392,7 @@ cdef void curve(const SoftJob* job, const double* p, const double* cost, const d
         q = top_rest if k == top else 1.0 - p[k]
         if job.form == JENSEN_SHANNON:
             v = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
-            v = surplus(p[k], w[k]) - a.drift + v
+            v = log_part(p[k], w[k]) - a.drift + v
             d[k] = 0.5 * p[k] * ((q - p[k]) * v + p[k] * a.rest) if p[k] != 0.0 else 0.0
             continue
         v = q if k == own else p[k]
@@ -389,7 +410,7 @@ cdef void curve_of_shares(const SoftJob* job, const double* p, const double* w, 
         if job.form == JENSEN_SHANNON:
             share = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
             if logs:
-                d[k] = 0.5 * p[k] * (surplus(p[k], w[k]) + share) if p[k] != 0.0 else 0.0
+                d[k] = 0.5 * p[k] * (log_part(p[k], w[k]) + share) if p[k] != 0.0 else 0.0
             else:
                 d[k] = 0.5 * share / p[k] if share != 0.0 else 0.0
         else:
@@ -428,7 +449,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double h[CHUNK]
     cdef double v[CHUNK]
     cdef double d[CHUNK]
-    cdef double lanes[4 * LANES]
+    cdef double lanes[5 * LANES]
     cdef Sum own, other
     cdef Curve a
     cdef Own mine
@@ -450,7 +471,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         sum_row(job, True, i, &other, t, f)
     # A divergence from what is no logits needs none of these sums.
     if summed:
-        for k in range(4 * LANES):
+        for k in range(5 * LANES):
             lanes[k] = 0.0
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
@@ -463,10 +484,9 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                     v[k] = p[k] * cost[k] if p[k] != 0.0 else 0.0
                 add_lanes(lanes + LANES, v, n)
             if jensen:
-                surpluses(p, w, h, n)
-                for k in range(n):
-                    v[k] = p[k] * h[k] if p[k] != 0.0 else 0.0
+                jensen_terms(p, w, h, v, d, n)
                 add_lanes(lanes + 2 * LANES, v, n)
+                add_lanes(lanes + 4 * LANES, d, n)
                 if job.hess != NULL:
                     for k in range(n):
                         v[k] = p[k] * (w[k] / (p[k] + w[k])) if p[k] != 0.0 else 0.0
@@ -475,14 +495,15 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         entropy = total(lanes + LANES)
         drift = total(lanes + 2 * LANES)
         a.rest = total(lanes + 3 * LANES)
+        value = 0.5 * total(lanes + 4 * LANES)
     if index:
         own_class(job, i, y, &own, mass + pull, spread, entropy, &mine, _)
-        value = mine.value
+        value = value + mine.value
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
     put_extras(job, i, lse, entropy, own.top, _)
-    if row.grad == NULL and not (soft or smooth):
+    if row.grad == NULL and (jensen or not (soft or smooth)):
         return value * weight
     scale = row.entries.scale * weight
     factor = mine.u + mass + pull
@@ -495,18 +516,15 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
         if jensen:
             if c > CHUNK:
-                surpluses(p, w, h, n)
-            for k in range(n):
-                v[k] = (p[k] * h[k] if p[k] != 0.0 else 0.0) + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0)
-            for k in range(n):
-                v[k] = 0.5 * v[k]
+                for k in range(n):
+                    h[k] = log_part(p[k], w[k])
         elif job.divergence:
             for k in range(n):
                 v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else 0.0
         else:
             for k in range(n):
                 v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
-        if soft or smooth:
+        if (soft or smooth) and not jensen:
             add_lanes(lanes, v, n)
         if row.grad == NULL:
             continue
@@ -571,6 +589,7 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
     cdef const Entries* e = &job.row.entries
     cdef const uint8_t* mask
     cdef Py_ssize_t block, start, stop, n, r
+    cdef Py_ssize_t row_bytes = job.row.classes * bytes_of(e.code), length = min(row_bytes, CHUNK * bytes_of(e.code)), next
     cdef bint bad = False, tiled = job.row.classes <= NARROW and job.hess == NULL, wide = is_wide(job)
     cdef double lanes[LANES]
     cdef int64_t y[SIDE]
@@ -603,7 +622,15 @@ cdef bint soft_blocks(const SoftJob* job, Py_ssize_t first, Py_ssize_t last, con
                 values[r] = 0.0
                 if y[r] < 0:
                     clear_row(job, start + r, _)
-                elif wide:
+                    continue
+                # The next row: the CPU looks no further ahead than a page. In a function of its own gcc drops it.
+                next = (start + r + 1) * row_bytes
+                fetch(<const char*>job.row.x + next, length)
+                if job.shares != NULL:
+                    fetch(<const char*>job.shares + next, length)
+                if job.row.grad != NULL:
+                    fetch(<const char*>job.row.grad + next, length)
+                if wide:
                     values[r] = wide_row(job, start + r, y[r], weights[r], &bad, _)
                 else:
                     values[r] = soft_row(job, start + r, y[r], weights[r], &bad, _)

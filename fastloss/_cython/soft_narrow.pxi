@@ -176,7 +176,9 @@ cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
     else:
         for k in range(tile.size):
             p[k] = <double>l[k]
-            cost[k] = -log_f64(<double>l[k])
+        if costs:
+            for k in range(tile.size):
+                cost[k] = -log_f64(<double>l[k])
 
 
 cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, const double* spread, real* flat, real* t,
@@ -211,7 +213,7 @@ cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, c
                 w[k] = <double>t[k]
             if job.divergence:
                 for k in range(tile.size):
-                    h[k] = log_f64(w[k])
+                    h[k] = log_share(t[k])
     if job.row.smoothing != 0.0:
         for k in range(c):
             if job.legal != NULL:
@@ -290,18 +292,17 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
-    own_shares(job, tile, soft or entropic, &own, l, e, p, cost)
+    own_shares(job, tile, (soft and not jensen) or entropic, &own, l, e, p, cost)
     if soft:
         bad = other_shares(job, first, tile, spread, flat, t, f, beside, w, h)
         side_add(mass, w, c, n)
     if entropic:
         side_dot(entropy, p, cost, c, n)
     if jensen:
+        jensen_terms(p, w, cost, h, v, size)
         for k in range(size):
-            h[k] = side_product(p[k], surplus(p[k], w[k]))
+            v[k] = 0.5 * v[k]
         side_add(drift, h, c, n)
-        for k in range(size):
-            v[k] = 0.5 * (h[k] + side_product(w[k], surplus(w[k], p[k])))
         side_add(shared, v, c, n)
     elif job.divergence:
         for k in range(size):
@@ -355,7 +356,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         factor[r] = u[r] + mass[r] + pull[r]
     if jensen and job.input_kind == PROBS:
         for k in range(size):
-            v[k] = 0.5 * surplus(p[k], w[k])
+            v[k] = 0.5 * cost[k]
     elif jensen:
         for k in range(c):
             for r in range(n):

@@ -52,13 +52,13 @@ cdef void add_divergences(double* mass, double* cost, double m, const real* l, c
     cdef double v[LANES]
     for i in range(rows):
         for j in range(LANES):
-            v[j] = log_f64(<double>w[i * LANES + j])
+            v[j] = log_share(w[i * LANES + j])
         for j in range(LANES):
             mass[j] = mass[j] + <double>w[i * LANES + j]
             cost[j] = cost[j] + surprise(<double>w[i * LANES + j], v[j], m - <double>l[i * LANES + j])
     for i in range(rows * LANES, n):
         mass[i % LANES] += <double>w[i]
-        cost[i % LANES] += surprise(<double>w[i], log_f64(<double>w[i]), m - <double>l[i])
+        cost[i % LANES] += surprise(<double>w[i], log_share(w[i]), m - <double>l[i])
 
 
 cdef void add_teacher(double* cost, double m, double m_t, bint divergence, const real* l, const real* t, const real* f,

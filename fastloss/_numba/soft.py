@@ -27,14 +27,18 @@ from fastloss._numba.primitives_generated import (
     exp_neg_f32,
     exp_neg_f64,
     exp_sum_f64,
+    half_over_mean_f64,
     log1p_f64,
     log_f64,
+    log_over_mean_f64,
+    log_sum_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
 from fastloss._numba.wide import add_chunk, exp_below, exp_chunk, raise_maximum, sum_exponentials, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
+LEAST = 2.2250738585072014e-308  # the smallest normal number
 REALS = 5 * CHUNK  # elements of work for what is in the type that is computed in
 ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
 
@@ -293,9 +297,10 @@ def terms(job, i, start, n, own, other, spread, a):
                 p[k] = exp_f64(np.float64(value_at(x, k, job.like)))
     else:
         for k in range(n):
-            v = np.float64(value_at(x, k, job.like))
-            p[k] = v
-            c[k] = -log_f64(v)
+            p[k] = np.float64(value_at(x, k, job.like))
+        if job.form != JENSEN_SHANNON:
+            for k in range(n):
+                c[k] = -log_f64(p[k])
     if not job.soft:
         for k in range(n):
             w[k] = 0.0
@@ -318,7 +323,7 @@ def terms(job, i, start, n, own, other, spread, a):
             w[k] = np.float64(v)
         if job.divergence:
             for k in range(n):
-                h[k] = log_f64(w[k])
+                h[k] = log_share(value_at(shares, k, job.like))
     if job.smoothing != 0.0 and job.masked:
         flags = ptr(job.legal, legal)
         for k in range(n):
@@ -331,14 +336,6 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             w[k] = w[k] * weights[k]
     return bad != 0
-
-
-@inline
-def surplus(a, b):
-    """log(a / m) for the mean m of a and b, none of them negative."""
-    ratio = b / a
-    ratio = ratio if ratio < 1e300 else 1e300
-    return 0.6931471805599453 - log1p_f64(ratio)
 
 
 @inline
@@ -391,11 +388,35 @@ def spread_of(job, i):
     return job.smoothing / np.float64(count)
 
 
+@inline
+def _log_share_f32(w):
+    return log_sum_f64(np.float64(w), 0.0)
+
+
+# The logarithm of a probability; that of 0 and of what is none is not used. Every float32 is a normal float64.
+log_share = by_type(_log_share_f32, log_f64)
+
+
+@inline
+def log_part(a, b):
+    """log(a / m) for the mean m of a and b, none of them negative."""
+    share = half_over_mean_f64(a, b, LEAST)
+    return log_over_mean_f64(a, share, (a - b) * share, LEAST)
+
+
 @apart
 @inline
-def surpluses(p, w, h, n):
+def jensen_terms(p, w, h, mine, both, n):
+    """h = log(p / m) for the mean m of p and w, p h, and p h + w log(w / m)."""
     for k in range(n):
-        h[k] = surplus(p[k], w[k])
+        both[k] = half_over_mean_f64(p[k], w[k], LEAST)
+    for k in range(n):
+        h[k] = log_over_mean_f64(p[k], both[k], (p[k] - w[k]) * both[k], LEAST)
+    for k in range(n):
+        both[k] = log_over_mean_f64(w[k], both[k], (w[k] - p[k]) * both[k], LEAST)
+    for k in range(n):
+        mine[k] = p[k] * h[k] if p[k] != 0.0 else 0.0
+        both[k] = mine[k] + (w[k] * both[k] if w[k] != 0.0 else 0.0)
 
 
 @inline
@@ -420,7 +441,7 @@ def curve(job, i, at, n, own, a, c, y, sloped):
             if jensen:
                 share = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
                 if job.input_kind == LOG_PROBS:
-                    d[k] = 0.5 * p[k] * (surplus(p[k], w[k]) + share) if p[k] != 0.0 else 0.0
+                    d[k] = 0.5 * p[k] * (log_part(p[k], w[k]) + share) if p[k] != 0.0 else 0.0
                 else:
                     d[k] = 0.5 * share / p[k] if share != 0.0 else 0.0
             else:
@@ -431,7 +452,7 @@ def curve(job, i, at, n, own, a, c, y, sloped):
         q = top_rest if k == top else 1.0 - p[k]
         if jensen:
             t = w[k] / (p[k] + w[k]) if w[k] != 0.0 else 0.0
-            t = surplus(p[k], w[k]) - c.drift + t
+            t = log_part(p[k], w[k]) - c.drift + t
             d[k] = 0.5 * p[k] * ((q - p[k]) * t + p[k] * c.rest) if p[k] != 0.0 else 0.0
             continue
         t = q if k == own_place else p[k]
@@ -519,7 +540,7 @@ def soft_row(job, i, y, weight):
     # A divergence from what is no logits needs none of these sums.
     summed = (shared or entropic) and (logits or jensen)
     if summed:
-        for k in range(4 * LANES):
+        for k in range(5 * LANES):
             lanes[k] = 0.0
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
@@ -531,10 +552,9 @@ def soft_row(job, i, y, weight):
                     v[k] = p[k] * cost[k] if p[k] != 0.0 else 0.0
                 add_lanes(ptr(lanes, LANES), v, n)
             if jensen:
-                surpluses(p, w, h, n)
-                for k in range(n):
-                    v[k] = p[k] * h[k] if p[k] != 0.0 else 0.0
+                jensen_terms(p, w, h, v, a.d, n)
                 add_lanes(ptr(lanes, 2 * LANES), v, n)
+                add_lanes(ptr(lanes, 4 * LANES), a.d, n)
                 if job.curved:
                     for k in range(n):
                         v[k] = p[k] * (w[k] / (p[k] + w[k])) if p[k] != 0.0 else 0.0
@@ -543,14 +563,16 @@ def soft_row(job, i, y, weight):
         entropy = total(ptr(lanes, LANES))
         drift = total(ptr(lanes, 2 * LANES))
         rest = total(ptr(lanes, 3 * LANES))
+        value = 0.5 * total(ptr(lanes, 4 * LANES))
     if job.index:
         # The room of the second sum: an index has no teacher.
-        value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope)
+        own_value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope)
+        value = value + own_value
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
     put_extras(job, i, lse, entropy, own.top)
-    if not (job.differentiated or shared):
+    if not job.differentiated and (jensen or not shared):
         return value * weight, bad
     scale = job.scale * weight
     factor = u + mass + pull
@@ -561,17 +583,15 @@ def soft_row(job, i, y, weight):
             bad |= terms(job, i, start, n, own, other, spread, a)
         if jensen:
             if c > CHUNK:
-                surpluses(p, w, h, n)
-            for k in range(n):
-                mine = p[k] * h[k] if p[k] != 0.0 else 0.0
-                v[k] = 0.5 * (mine + (w[k] * surplus(w[k], p[k]) if w[k] != 0.0 else 0.0))
+                for k in range(n):
+                    h[k] = log_part(p[k], w[k])
         elif job.divergence:
             for k in range(n):
                 v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else 0.0
         else:
             for k in range(n):
                 v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
-        if shared:
+        if shared and not jensen:
             add_lanes(lanes, v, n)
         if not job.differentiated:
             continue

@@ -13,7 +13,7 @@ from fastloss._numba.blocks import add_lanes, belongs, clear, put, total, value_
 from fastloss._numba.narrow import exp_apart, side_maxima, side_sums
 from fastloss._numba.primitives_generated import exp_f64, log1p_f64, log_f64
 from fastloss._numba.rows import INFINITY, NAN, NEAR, to_limit
-from fastloss._numba.soft import UNIT_DOMAIN, open_rows, prepare, spread_of, surplus
+from fastloss._numba.soft import UNIT_DOMAIN, jensen_terms, log_share, open_rows, prepare, spread_of
 from fastloss._numba.soft_heads import side_focal, side_poly
 from fastloss._numba.tiles import transpose
 
@@ -243,16 +243,9 @@ def exponentials(p, x, n):
 
 @apart
 @inline
-def logarithms(h, x, n):
+def logarithms(h, w, n):
     for k in range(n):
-        h[k] = log_f64(np.float64(x[k]))
-
-
-@apart
-@inline
-def surpluses(v, p, w, n):
-    for k in range(n):
-        v[k] = side_product(p[k], surplus(p[k], w[k]))
+        h[k] = log_share(w[k])
 
 
 @inline
@@ -268,10 +261,11 @@ def own_shares(job, costs, own, x, e, p, cost, c, n):
         if job.form == JENSEN_SHANNON:
             exponentials(p, x, c * n)
     else:
-        logarithms(cost, x, c * n)
         for k in range(c * n):
             p[k] = np.float64(x[k])
-            cost[k] = -cost[k]
+        if costs:
+            for k in range(c * n):
+                cost[k] = -log_f64(p[k])
 
 
 @inline
@@ -369,7 +363,7 @@ def gradients(job, jensen, shared, c, n, p, cost, w, h, v, room):
     logits = job.input_kind == LOGITS
     if jensen and job.input_kind == PROBS:
         for k in range(c * n):
-            v[k] = 0.5 * surplus(p[k], w[k])
+            v[k] = 0.5 * cost[k]
     elif jensen:
         for k in range(c):
             a, b, d = ptr(v, k * n), ptr(h, k * n), ptr(p, k * n)
@@ -434,18 +428,17 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         for k in range(count * c):
             flat[k] = value_at(source, k, job.like)
         columns(flat, x, y, c, count, n)
-    own_shares(job, soft or entropic, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
+    own_shares(job, (soft and not jensen) or entropic, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
     if soft:
         bad = other_shares(job, first, y, count, n, other, work, room, w, h)
         side_add(mass, w, c, n)
     if entropic:
         side_dot(entropy, p, cost, c, n)
     if jensen:
-        surpluses(h, p, w, size)
-        side_add(drift, h, c, n)
-        surpluses(v, w, p, size)
+        jensen_terms(p, w, cost, h, v, size)
         for k in range(size):
-            v[k] = 0.5 * (h[k] + v[k])
+            v[k] = 0.5 * v[k]
+        side_add(drift, h, c, n)
         side_add(shared, v, c, n)
     elif job.divergence:
         for k in range(size):

@@ -6,12 +6,12 @@ from fastloss._blocks import CHUNK, LANES
 from fastloss._how import JENSEN_SHANNON, LOG_PROBS, LOGITS
 from fastloss._numba._jit import apart, inline, ptr
 from fastloss._numba.blocks import belongs, put, total, value_at
-from fastloss._numba.primitives_generated import log_f64
 from fastloss._numba.rows import INFINITY
 from fastloss._numba.soft import (
     UNIT_DOMAIN,
     find_top,
     finish_sum,
+    log_share,
     own_class,
     prepare,
     put_extras,
@@ -60,7 +60,7 @@ def add_shares(mass, cost, m, logits, w, n):
 def add_divergences(mass, cost, m, logits, w, logs, n):
     """As add_shares, with the shares' own entropy."""
     for k in range(n):
-        logs[k] = log_f64(np.float64(w[k]))
+        logs[k] = log_share(w[k])
     for start in range(0, n, LANES):
         x, v, h = ptr(logits, start), ptr(w, start), ptr(logs, start)
         for j in range(min(n - start, LANES)):

@@ -31,12 +31,13 @@ WIDTHS = (2, 3, 10, 64, 65, 1000, 10_000, 100_000)
 TERMS = 10**8
 BINARY = "binary_cross_entropy_with_logits"
 KINDS = ("normal", "subnormal", "special")
-# References of losses of rows whose terms do not cancel.
+# References of losses of rows.
 ROWS: dict[str, Callable] = {
     "cross_entropy": _ulp.cross_entropy_rows,
     "nll_loss": _ulp.nll_rows,
     **{name: partial(_ulp.margin_rows, name) for name in ("multi_margin_loss", "crammer_singer_loss")},
     **{name: partial(_ulp.softmax_rows, name) for name in ("softmax_focal_loss", "poly_loss", "policy_gradient_loss")},
+    **{name: partial(_ulp.divergence_rows, name) for name in ("kl_div", "js_div")},
 }
 
 Found = dict[str, dict[str, tuple[float, str]]]
@@ -125,7 +126,8 @@ def _without_fma(name: str) -> float:
 
     The exponential of a product needs the product's rounding error, which only a fused multiply-add tells.
     """
-    return 512.0 if name in FORMULAS and "exp_sum" in FORMULAS[name].__code__.co_names else 0.5
+    products = {"exp_sum", "exp_times"}
+    return 512.0 if name in FORMULAS and products.intersection(FORMULAS[name].__code__.co_names) else 0.5
 
 
 DTYPES = {"f32": "float32", "f64": "float64"}
@@ -518,8 +520,12 @@ def _rows(task: Task, share: float) -> Found:
     wild = rng.random(count) < 0.1
     x[wild] = rng.uniform(-1e6, 1e6, (int(wild.sum()), width))
     x = x.astype(task.dtype)
-    args = (x, y, *([rng.standard_normal(count).astype(x.dtype)] if LOSSES[task.name].target == "action" else []))
-    wanted = ROWS[task.name](*args)
+    args = (x, y)
+    if LOSSES[task.name].target == "action":
+        args = (x, y, rng.standard_normal(count).astype(x.dtype))
+    if LOSSES[task.name].target == "distribution":
+        args = (x, _shares(x, rng))
+    loss, grad, *sizes = ROWS[task.name](*args)
     first = None
     for backend in (b for b in fl.backends() if b != "numpy"):
         call = partial(getattr(fl, task.name), reduction="none", backend=backend, n_threads=1)
@@ -531,9 +537,18 @@ def _rows(task: Task, share: float) -> Found:
         if not same:
             merge(found, {f"{task.name} loss {task.dtype}": {"special": (math.inf, f"other bits: {backend} {task}")}})
         first = result
-        _note(found, f"{task.name} loss {task.dtype}", result.loss, wanted[0], task)
-        _note(found, f"{task.name} grad {task.dtype}", result.grad.ravel(), wanted[1].ravel(), task)
+        for what, actual, exact, size in zip(("loss", "grad"), result, (loss, grad), sizes or (0, 0), strict=True):
+            _note(found, f"{task.name} {what} {task.dtype}", actual.ravel(), exact.ravel(), task, size=np.ravel(size))
     return found
+
+
+def _shares(x, rng) -> np.ndarray:
+    """Probabilities for rows of logits: elsewhere, near the softmax, at one class, and with zeros."""
+    near = rng.random((len(x), 1)) < 0.25
+    z = np.where(near, x + rng.uniform(-1, 1, x.shape) * 2.0 ** -rng.integers(0, 20, (len(x), 1)), 0.0)
+    z = np.where(near, z, rng.choice([0.1, 1.0, 5.0, 300.0], (len(x), 1)) * rng.standard_normal(x.shape))
+    e = np.exp(z - z.max(axis=1, keepdims=True)) * (near | (rng.random(x.shape) < 0.9))
+    return (e / np.maximum(e.sum(axis=1, keepdims=True), 1e-30)).astype(x.dtype)
 
 
 def _sums(task: Task, share: float) -> Found:

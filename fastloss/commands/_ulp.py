@@ -85,8 +85,8 @@ def sigmoid_parts(x, wide):
         return np.maximum(z, 0) + np.log1p(tail), np.where(z < 0, tail, 1) / (1 + tail)
 
 
-def cross_entropy_rows(x, y):
-    """Loss and gradient of rows of logits in long double; no difference of logits is rounded."""
+def _exponentials(x):
+    """Logits less their row's maximum as high + low, its place, their exponentials, and the sum of all but one."""
     z = x.astype(np.longdouble)
     rows, top = np.arange(len(z)), z.argmax(axis=1)
     m = z[rows, top][:, None]
@@ -96,9 +96,15 @@ def cross_entropy_rows(x, y):
     e = np.exp(high) * (1 + low)
     e[rows, top] = 0
     s = e.sum(axis=1)
-    loss = -high[rows, y] + (np.log1p(s) - low[rows, y])
     e[rows, top] = 1
-    total = 1 + s
+    return high, low, top, e, s
+
+
+def cross_entropy_rows(x, y):
+    """Loss and gradient of rows of logits in long double; no difference of logits is rounded."""
+    high, low, top, e, s = _exponentials(x)
+    rows, total = np.arange(len(x)), 1 + s
+    loss = -high[rows, y] + (np.log1p(s) - low[rows, y])
     grad = e / total[:, None]
     grad[rows, y] = -np.where(top == y, s, total - e[rows, y]) / total
     return loss, grad
@@ -116,6 +122,36 @@ def softmax_rows(name, x, y, advantages=None):
         slope = advantages.astype(np.longdouble)
         value = slope * loss
     return value, slope[:, None] * grad
+
+
+def _over_mean(a, b):
+    """a log(a / m) for the mean m of a and b, in long double."""
+    near = -np.log1p((b - a) / (2 * np.where(a > 0, a, 1)))
+    return np.where(a > 0, a * np.where(np.isfinite(near), near, np.log(2) + np.log(a) - np.log(b)), 0)
+
+
+def divergence_rows(name, x, w):
+    """Loss and gradient in long double of rows of logits and probabilities, and the sizes of what may cancel.
+
+    The loss is a sum of terms of both signs. The gradient's zero is where both distributions meet: what an error of
+    one part in its own size does to it counts as a term.
+    """
+    high, low, _, e, s = _exponentials(x)
+    w = w.astype(np.longdouble)
+    p = e / (1 + s)[:, None]
+    if name == "kl_div":
+        cost, mass = -high + (np.log1p(s)[:, None] - low), w.sum(axis=1, keepdims=True)
+        log = np.where(w > 0, np.log(w), 0)
+        terms, sizes = w * (log + cost), w * (abs(log) + cost)
+        return terms.sum(axis=1), p * mass - w, sizes.sum(axis=1), p * mass + w
+    mine, other = _over_mean(p, w), _over_mean(w, p)
+    drift, share = mine.sum(axis=1, keepdims=True), np.where(w > 0, w / (p + w), 0)
+    grad, size = (mine - p * drift) / 2, (abs(mine) + p * abs(drift) + p * share) / 2
+    # Subnormal probabilities have few digits, and so has what is made of them.
+    terms, info = abs(mine) + abs(other), np.finfo(x.dtype)
+    few = np.where(p + w < np.finfo(np.float64).tiny, p + w, 0).sum(axis=1) > terms.sum(axis=1) * info.eps
+    loss, sizes = (mine + other).sum(axis=1) / 2, np.where(few, 1, terms.sum(axis=1) / 2)
+    return loss, grad, sizes, np.where(p < info.tiny, 1, size)
 
 
 def nll_rows(x, y):
@@ -161,6 +197,7 @@ _NUMBERS: dict[str, Any] = {
     "drop_neg": lambda a: mpmath.mpf(1) if a > 12000 else -mpmath.expm1(-a),
     "exp": lambda x: mpmath.mpf(0) if x < -12000 else mpmath.mpf("inf") if x > 12000 else mpmath.exp(x),
     "exp_sum": lambda x, lo: _NUMBERS["exp"](x + lo if abs(x) < 12000 else x),
+    "exp_times": lambda x, lo, y: y * _NUMBERS["exp_sum"](x, lo) if y else y + 0 * x,
     "log": _log,
     "log1p_any": lambda x: mpmath.log1p(x) if x > -1 else _log(x + 1),
     "exp_neg": lambda a: mpmath.mpf(0) if a > 12000 else mpmath.exp(-a),
@@ -174,6 +211,7 @@ _ARRAYS: dict[str, Any] = {
     "drop_neg": lambda a: -np.expm1(-a),
     "exp": np.exp,
     "exp_sum": lambda x, lo: np.exp(np.where(lo == lo, x + lo, x)),
+    "exp_times": lambda x, lo, y: np.where(y == 0, y, y * _ARRAYS["exp_sum"](x, lo)),
     "log": np.log,
     "log1p_any": np.log1p,
     "exp_neg": lambda a: np.exp(-a),
