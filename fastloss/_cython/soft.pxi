@@ -450,6 +450,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double v[CHUNK]
     cdef double d[CHUNK]
     cdef double lanes[5 * LANES]
+    cdef double sums[5 * 2]
     cdef Sum own, other
     cdef Curve a
     cdef Own mine
@@ -473,6 +474,8 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if summed:
         for k in range(5 * LANES):
             lanes[k] = 0.0
+        for k in range(5 * 2):
+            sums[k] = 0.0
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
@@ -491,11 +494,10 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                     for k in range(n):
                         v[k] = p[k] * (w[k] / (p[k] + w[k])) if p[k] != 0.0 else 0.0
                     add_lanes(lanes + 3 * LANES, v, n)
-        mass = total(lanes) if soft or smooth else 0.0
-        entropy = total(lanes + LANES)
-        drift = total(lanes + 2 * LANES)
-        a.rest = total(lanes + 3 * LANES)
-        value = 0.5 * total(lanes + 4 * LANES)
+            for k in range(5 if jensen else 2):
+                fold(lanes + k * LANES, sums + 2 * k)
+        mass, entropy, drift = folded(sums), folded(sums + 2), folded(sums + 4)
+        a.rest, value = folded(sums + 6), 0.5 * folded(sums + 8)
     if index:
         own_class(job, i, y, &own, mass + pull, spread, entropy, &mine, _)
         value = value + mine.value
@@ -509,6 +511,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     factor = mine.u + mass + pull
     a.factor, a.bend, a.entropy, a.drift = factor, mine.bend, entropy, drift
     clear_lanes(lanes)
+    sums[0] = sums[1] = 0.0
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
@@ -526,6 +529,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                 v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
         if (soft or smooth) and not jensen:
             add_lanes(lanes, v, n)
+            fold(lanes, sums)
         if row.grad == NULL:
             continue
         if jensen:
@@ -565,9 +569,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             for k in range(n):
                 l[k] = <real>(d[k] * scale)
             store(code, l, job.hess, base + start, n)
-    if soft or smooth:
-        value = value + total(lanes)
-    return value * weight
+    return (value + folded(sums)) * weight
 
 
 cdef void clear_row(const SoftJob* job, Py_ssize_t i, const real* _) noexcept nogil:

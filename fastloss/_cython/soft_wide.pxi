@@ -8,6 +8,9 @@ cdef struct Sums:
     double turn[LANES]      # e_k (m - l_k)
     double mass[LANES]      # shares
     double cost[LANES]      # w_k (m - l_k + log w_k); of a teacher with its exponentials in place of w
+    double turns[2]         # the same, of all chunks before
+    double masses[2]
+    double costs[2]
 
 
 cdef bint is_wide(const SoftJob* job) noexcept nogil:
@@ -145,6 +148,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     clear_lanes(sums.turn)
     clear_lanes(sums.mass)
     clear_lanes(sums.cost)
+    sums.turns[0] = sums.turns[1] = sums.masses[0] = sums.masses[1] = sums.costs[0] = sums.costs[1] = 0.0
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
@@ -158,6 +162,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         add_chunk(own_sums, sum_exponentials(e, n))
         if entropic:
             add_turns(sums.turn, own.m, l, e, n)
+            fold(sums.turn, sums.turns)
         if teacher:
             if several:
                 t = prepared(job, True, base + start, 0, n, other.infinite, other_room)
@@ -176,8 +181,11 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                 add_divergences(sums.mass, sums.cost, own.m, l, w, n)
             else:
                 add_shares(sums.mass, sums.cost, own.m, l, w, n)
+            fold(sums.mass, sums.masses)
             if start <= own.top < start + n:
                 w_top = w[own.top - start]
+        if soft:
+            fold(sums.cost, sums.costs)
     finish_sum(&own, own_sums)
     lse = own.m + own.log
     if own.infinite and own.m == own.m:
@@ -185,14 +193,14 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if job.z_loss != 0.0:
         pull = 2.0 * job.z_loss * lse
     if entropic:
-        entropy = own.log + total(sums.turn) / (own.unit * (1.0 + own.s))
+        entropy = own.log + folded(sums.turns) / (own.unit * (1.0 + own.s))
     if teacher:
         finish_sum(&other, other_sums)
         mass = 1.0
-        shared = (total(sums.cost) / other.unit + share) / (1.0 + other.s) + (own.log - (other.log if job.divergence else 0.0))
+        shared = (folded(sums.costs) / other.unit + share) / (1.0 + other.s) + (own.log - (other.log if job.divergence else 0.0))
     elif soft:
-        mass = total(sums.mass)
-        shared = total(sums.cost) + (mass * own.log if mass != 0.0 else 0.0)
+        mass = folded(sums.masses)
+        shared = folded(sums.costs) + (mass * own.log if mass != 0.0 else 0.0)
     mine.value = 0.0
     mine.u = 0.0
     if index:

@@ -166,6 +166,17 @@ cdef inline void add_chunk(double* sums, double v) noexcept nogil:
     sums[0] = s
 
 
+cdef void fold(double* lanes, double* sums) noexcept nogil:
+    # Adds a chunk's lanes to a sum of chunks, and clears them: many small terms would be lost in a lane with a large one.
+    add_chunk(sums, total(lanes))
+    clear_lanes(lanes)
+
+
+cdef inline double folded(const double* sums) noexcept nogil:
+    # What a sum that is infinite has lost is not a number.
+    return sums[0] + (sums[1] if sums[1] == sums[1] else 0.0)
+
+
 cdef void add_smoothing(double* lanes, const real* x, real m, const double* w, Py_ssize_t n) noexcept nogil:
     # Add w_k (m - x_k), classes of weight 0 left out.
     cdef Py_ssize_t i, j, at, rows = n // LANES

@@ -17,7 +17,6 @@ from fastloss._numba.blocks import (
     load_mask,
     load_weights,
     put,
-    total,
     value_at,
 )  # fmt: skip
 from fastloss._numba.primitives_generated import (
@@ -34,10 +33,11 @@ from fastloss._numba.primitives_generated import (
     log_sum_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
-from fastloss._numba.wide import add_chunk, exp_below, exp_chunk, raise_maximum, sum_exponentials, unit_of
+from fastloss._numba.wide import add_chunk, exp_below, exp_chunk, fold, folded, raise_maximum, sum_exponentials, unit_of
 from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
+FOLDED = 6 * LANES  # where in the lanes the sums of chunks are
 LEAST = 2.2250738585072014e-308  # the smallest normal number
 REALS = 5 * CHUNK  # elements of work for what is in the type that is computed in
 ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
@@ -513,7 +513,7 @@ def put_extras(job, i, lse, entropy, top):
 def soft_row(job, i, y, weight):
     """The loss of a row, its weight included, and whether a share is no probability."""
     c, base, bad = job.classes, i * job.classes, False
-    room, doubles, lanes = job.work, job.doubles, ptr(job.lanes, LANES)
+    room, doubles, lanes, sums = job.work, job.doubles, ptr(job.lanes, LANES), ptr(job.lanes, FOLDED)
     a = Chunk(
         ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK), ptr(room, 4 * CHUNK),
         ptr(doubles, 0), ptr(doubles, CHUNK), ptr(doubles, 2 * CHUNK), ptr(doubles, 3 * CHUNK),
@@ -542,6 +542,8 @@ def soft_row(job, i, y, weight):
     if summed:
         for k in range(5 * LANES):
             lanes[k] = 0.0
+        for k in range(5 * 2):
+            sums[k] = 0.0
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
             bad |= terms(job, i, start, n, own, other, spread, a)
@@ -559,11 +561,10 @@ def soft_row(job, i, y, weight):
                     for k in range(n):
                         v[k] = p[k] * (w[k] / (p[k] + w[k])) if p[k] != 0.0 else 0.0
                     add_lanes(ptr(lanes, 3 * LANES), v, n)
-        mass = total(lanes) if shared else 0.0
-        entropy = total(ptr(lanes, LANES))
-        drift = total(ptr(lanes, 2 * LANES))
-        rest = total(ptr(lanes, 3 * LANES))
-        value = 0.5 * total(ptr(lanes, 4 * LANES))
+            for k in range(5 if jensen else 2):
+                fold(ptr(lanes, k * LANES), ptr(sums, 2 * k))
+        mass, entropy, drift = folded(sums), folded(ptr(sums, 2)), folded(ptr(sums, 4))
+        rest, value = folded(ptr(sums, 6)), 0.5 * folded(ptr(sums, 8))
     if job.index:
         # The room of the second sum: an index has no teacher.
         own_value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope)
@@ -577,6 +578,7 @@ def soft_row(job, i, y, weight):
     scale = job.scale * weight
     factor = u + mass + pull
     clear(lanes)
+    sums[0] = sums[1] = 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if c > CHUNK or not summed:
@@ -593,6 +595,7 @@ def soft_row(job, i, y, weight):
                 v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
         if shared and not jensen:
             add_lanes(lanes, v, n)
+            fold(lanes, sums)
         if not job.differentiated:
             continue
         if jensen:
@@ -628,6 +631,4 @@ def soft_row(job, i, y, weight):
         g = ptr(job.grad, base + start)
         for k in range(n):
             put(g, k, v[k] * scale)
-    if shared:
-        value = value + total(lanes)
-    return value * weight, bad
+    return (value + folded(sums)) * weight, bad

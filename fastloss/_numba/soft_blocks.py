@@ -33,8 +33,8 @@ def soft_blocks(
 ):  # fmt: skip
     target, weight, mask, flags = bare(target), bare(weight), bare(mask), bare(flags)
     work, lanes, room = bare(work), lanes[:LANES], bare(lanes)
-    weights_room, values_room = room[6 * LANES : 6 * LANES + SIDE], room[6 * LANES + SIDE : 6 * LANES + 2 * SIDE]
-    y_room = room[6 * LANES + 2 * SIDE : 6 * LANES + 3 * SIDE].view(np.int64)
+    weights_room, values_room = room[7 * LANES : 7 * LANES + SIDE], room[7 * LANES + SIDE : 7 * LANES + 2 * SIDE]
+    y_room = room[7 * LANES + 2 * SIDE : 7 * LANES + 3 * SIDE].view(np.int64)
     step = classes if legal.size > classes else 0
     job = Job(
         work, ptr(work, 0), ptr(work[REALS:].view(np.float64), 0), ptr(room, 0), ptr(x, 0), ptr(shares, 0),

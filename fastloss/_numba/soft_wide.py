@@ -5,9 +5,10 @@ import numpy as np
 from fastloss._blocks import CHUNK, LANES
 from fastloss._how import JENSEN_SHANNON, LOG_PROBS, LOGITS
 from fastloss._numba._jit import apart, inline, ptr
-from fastloss._numba.blocks import belongs, put, total, value_at
+from fastloss._numba.blocks import belongs, put, value_at
 from fastloss._numba.rows import INFINITY
 from fastloss._numba.soft import (
+    FOLDED,
     UNIT_DOMAIN,
     find_top,
     finish_sum,
@@ -16,7 +17,7 @@ from fastloss._numba.soft import (
     prepare,
     put_extras,
 )  # fmt: skip
-from fastloss._numba.wide import TINY, add_chunk, exp_chunk, sum_exponentials
+from fastloss._numba.wide import TINY, add_chunk, exp_chunk, fold, folded, sum_exponentials
 
 
 @inline
@@ -148,13 +149,16 @@ def wide_row(job, i, y, weight):
     several, teacher, entropic = c > CHUNK, job.soft and job.kind == LOGITS, job.entropy != 0.0 or job.extras
     logits, e, t, f = ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK)
     sums, turn, mass_lanes = ptr(job.lanes, LANES), ptr(job.lanes, 2 * LANES), ptr(job.lanes, 3 * LANES)
-    cost = ptr(job.lanes, 4 * LANES)
+    cost, turns = ptr(job.lanes, 4 * LANES), ptr(job.lanes, FOLDED)
+    masses, costs = ptr(turns, 2), ptr(turns, 4)
     own_sum = own_lost = other_sum = other_lost = 0.0
     pull = mass = shared = entropy = value = u = g_y = share = w_top = 0.0
     own = find_top(job, False, i, logits)
     other = find_top(job, True, i, t) if teacher else own
     for k in range(3 * LANES):
         turn[k] = 0.0
+    for k in range(6):
+        turns[k] = 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if several:
@@ -165,6 +169,7 @@ def wide_row(job, i, y, weight):
         own_sum, own_lost = add_chunk(own_sum, own_lost, sum_exponentials(e, sums, n))
         if entropic:
             add_turns(turn, own.m, logits, e, n)
+            fold(turn, turns)
         if teacher:
             if several:
                 prepare(job, True, base + start, 0, n, other.infinite, t, t, False)
@@ -182,8 +187,11 @@ def wide_row(job, i, y, weight):
                 add_divergences(mass_lanes, cost, own.m, logits, t, job.doubles, n)
             else:
                 add_shares(mass_lanes, cost, own.m, logits, t, n)
+            fold(mass_lanes, masses)
             if start <= own.top < start + n:
                 w_top = np.float64(t[own.top - start])
+        if job.soft:
+            fold(cost, costs)
     own = finish_sum(own, own_sum + own_lost)
     lse = own.m + own.log
     if own.infinite and own.m == own.m:
@@ -191,16 +199,16 @@ def wide_row(job, i, y, weight):
     if job.z_loss != 0.0:
         pull = 2.0 * job.z_loss * lse
     if entropic:
-        entropy = own.log + total(turn) / (own.unit * (1.0 + own.s))
+        entropy = own.log + folded(turns) / (own.unit * (1.0 + own.s))
     if teacher:
         other = finish_sum(other, other_sum + other_lost)
         mass = 1.0
-        shared = (total(cost) / other.unit + share) / (1.0 + other.s) + (
+        shared = (folded(costs) / other.unit + share) / (1.0 + other.s) + (
             own.log - (other.log if job.divergence else 0.0)
         )
     elif job.soft:
-        mass = total(mass_lanes)
-        shared = total(cost) + (mass * own.log if mass != 0.0 else 0.0)
+        mass = folded(masses)
+        shared = folded(costs) + (mass * own.log if mass != 0.0 else 0.0)
     if job.index:
         # The room of the second sum: an index has no teacher.
         value, u, _, g_y = own_class(job, i, y, own, mass + pull, 0.0, entropy, t, f)

@@ -174,6 +174,19 @@ def add_chunk(sum_, lost, v):
 
 
 @inline
+def fold(lanes, sums):
+    """Add a chunk's lanes to a sum of chunks, and clear them: small terms would be lost in a lane with a large one."""
+    sums[0], sums[1] = add_chunk(sums[0], sums[1], total(lanes))
+    clear(lanes)
+
+
+@inline
+def folded(sums):
+    """What a sum that is infinite has lost is not a number."""
+    return sums[0] + (sums[1] if sums[1] == sums[1] else 0.0)
+
+
+@inline
 def add_smoothing(lanes, x, m, w, n):
     """Add w_k (m - x_k), classes of weight 0 left out."""
     for i in range(n):
