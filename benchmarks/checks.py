@@ -20,6 +20,9 @@ import numpy as np
 
 import fastloss as fl
 from fastloss import _cython
+from fastloss.registry import LOSSES
+
+from .works import Work
 
 ROOT = Path(__file__).resolve().parent.parent
 # Where each kernel judges a target, and what stands there in the build without checks.
@@ -76,6 +79,14 @@ def works():
         x = rng.standard_normal((rows, classes)).astype(np.float32)
         call = partial(fl.cross_entropy, x, rng.integers(0, classes, rows), out=np.empty_like(x))
         yield f"cross-entropy, {rows} x {classes}", call
+    for name, facts in LOSSES.items():
+        checked = {facts.input, facts.target, facts.third_domain} != {"real"}
+        if facts.kind == "elementwise" and checked and name != "binary_cross_entropy_with_logits":
+            arrays = Work(name, "float32", (100_000,)).arrays().copy()
+            x, y = arrays.pop("x"), arrays.pop("y")
+            yield f"{name}, float32, 100000", partial(getattr(fl, name), x, y, **arrays, out=np.empty_like(x))
+    arrays = Work("kl_div", "float32", (64, 1000)).arrays()
+    yield "kl_div, 64 x 1000", partial(fl.kl_div, arrays["x"], arrays["y"], out=np.empty_like(arrays["x"]))
     q = rng.standard_normal((4096, 18)).astype(np.float32)
     reward = q[:, 0].copy()
     call = partial(fl.td_loss, q, rng.integers(0, 18, 4096), reward, q, reward > 1, out=np.empty_like(q))
@@ -92,8 +103,8 @@ def main() -> None:
             for round_ in range(ROUNDS):
                 for i in (0, 1) if round_ % 2 else (1, 0):
                     _cython.kernels = modules[i]
-                    _cython.plain_rows = modules[i].plain_rows
-                    _cython.plain_elementwise = modules[i].plain_elementwise
+                    for name in ("plain_rows", "plain_elementwise", "plain_softmax", "softmax"):
+                        setattr(_cython, name, getattr(modules[i], name))
                     start = time.perf_counter()
                     call()
                     best[i] = min(best[i], time.perf_counter() - start)

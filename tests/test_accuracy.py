@@ -9,7 +9,17 @@ import pytest
 from cases import COMPILED, ELEMENTWISE, UNIT
 
 import fastloss as fl
-from fastloss.commands._ulp import LONG, cross_entropy_rows, exact, margin_rows, sigmoid_parts, stratified, term_sizes
+from fastloss.commands._exhaustive import shares
+from fastloss.commands._ulp import (
+    LONG,
+    cross_entropy_rows,
+    divergence_rows,
+    exact,
+    margin_rows,
+    sigmoid_parts,
+    stratified,
+    term_sizes,
+)  # fmt: skip
 from fastloss.registry import DOMAINS, LOSSES
 
 needs_longdouble = pytest.mark.skipif(not LONG, reason="long double has no spare digits")
@@ -165,6 +175,18 @@ def test_cross_entropy_of_any_magnitude(dtype, width, within):
     x = x[: x.size // width * width].reshape(-1, width)
     args = x, rng.integers(0, width, len(x))
     check("cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("width", [2, 10, 65, 1000, 20_000])
+@pytest.mark.parametrize("name", ["kl_div", "js_div"])
+def test_divergences(name, dtype, width, within):
+    # Of the most classes few rows: what small shares add to a sum that has a large one is kept.
+    facts, rng = LOSSES[name], np.random.default_rng(4)
+    x = rows(dtype, width)[0][:: 40 if width > 1000 else 1]
+    args = x, shares(x, rng)
+    loss, grad, *sizes = divergence_rows(name, *args)
+    check(name, args, (loss, grad), (facts.loss_ulp, facts.grad_ulp), within, sizes)
 
 
 @needs_longdouble

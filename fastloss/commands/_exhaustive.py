@@ -520,11 +520,11 @@ def _rows(task: Task, share: float) -> Found:
     wild = rng.random(count) < 0.1
     x[wild] = rng.uniform(-1e6, 1e6, (int(wild.sum()), width))
     x = x.astype(task.dtype)
-    args = (x, y)
+    args: tuple[np.ndarray, ...] = (x, y)
     if LOSSES[task.name].target == "action":
         args = (x, y, rng.standard_normal(count).astype(x.dtype))
     if LOSSES[task.name].target == "distribution":
-        args = (x, _shares(x, rng))
+        args = (x, shares(x, rng))
     loss, grad, *sizes = ROWS[task.name](*args)
     first = None
     for backend in (b for b in fl.backends() if b != "numpy"):
@@ -542,7 +542,7 @@ def _rows(task: Task, share: float) -> Found:
     return found
 
 
-def _shares(x, rng) -> np.ndarray:
+def shares(x, rng) -> np.ndarray:
     """Probabilities for rows of logits: elsewhere, near the softmax, at one class, and with zeros."""
     near = rng.random((len(x), 1)) < 0.25
     z = np.where(near, x + rng.uniform(-1, 1, x.shape) * 2.0 ** -rng.integers(0, 20, (len(x), 1)), 0.0)
