@@ -642,9 +642,10 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
     return loss, np.where(bend == 0, 0.0, grad * bend), lse, entropy, top, hess
 
 
-def softmax_focal_loss(x, target, weight=None, ignore_index=-100, gamma=2.0):
+def softmax_focal_loss(x, target, weight=None, ignore_index=-100, gamma=2.0, label_smoothing=0.0):
     """``-w (1 - p)^gamma log p`` of the target's probability p. Lin et al. 2017."""
-    return _of_a_class(x, target, ignore_index, how=How(form=FOCAL, params=(gamma,)), weight=weight)
+    how = How(form=FOCAL, params=(gamma,), smoothing=label_smoothing)
+    return _of_a_class(x, target, ignore_index, how=how, weight=weight)
 
 
 def poly_loss(x, target, weight=None, ignore_index=-100, epsilon=1.0, label_smoothing=0.0):

@@ -353,7 +353,15 @@ _add(
 )
 _add("rows", "nll_loss", "log-probability", "class", loss_ulp=1.0, grad_ulp=1.0, class_weighted_mean=True)
 # In float64 the share of the other classes is right to 4 ULP, its powers to as many times that; float32 is below 6.
-_add("softmax", "softmax_focal_loss", "softmax", "class", (non_negative("gamma", 2.0),), loss_ulp=14.0, grad_ulp=14.0)
+_add(
+    "softmax",
+    "softmax_focal_loss",
+    "softmax",
+    "class",
+    (non_negative("gamma", 2.0), unit_interval("label_smoothing", 0.0)),
+    loss_ulp=14.0,
+    grad_ulp=14.0,
+)
 _add(
     "softmax",
     "poly_loss",

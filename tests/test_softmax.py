@@ -48,7 +48,8 @@ def case(name, dtype="float64", rows=9, classes=5, seed=0):
         return (x, y, advantages), [{}, {"entropy_coef": 0.5}, {"entropy_coef": 0.25, "action_mask": legal}]
     params = {"softmax_focal_loss": ("gamma", (0.0, 0.5, 1.0, 2.5)), "poly_loss": ("epsilon", (-0.5, (1.0, 0.25, 2.0)))}
     key, values = params[name]
-    return (x, y), [{}, *({key: value} for value in values), {"weight": weight, "ignore_index": 1}]
+    smoothed = {"label_smoothing": 0.25, "weight": weight}
+    return (x, y), [{}, *({key: value} for value in values), {"weight": weight, "ignore_index": 1}, smoothed]
 
 
 EVERY = ["cross_entropy", "soft targets", *NAMES]

@@ -38,6 +38,7 @@ def softmax_focal_loss(
     target: ArrayLike,
     *,
     gamma: float = 2.0,
+    label_smoothing: float = 0.0,
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
     sample_weight: ArrayLike | None = None,
@@ -57,6 +58,8 @@ def softmax_focal_loss(
     {index}
     gamma : float, default 2.0
         Focusing exponent, non-negative; 0 is cross-entropy.
+    label_smoothing : float, default 0.0
+        Share of the target's probability that is spread evenly over all classes, in the cross-entropy.
     weight : array_like of float, shape (C,), optional
         Weight of each class, non-negative (the alpha of the paper). The mean still divides by the number of rows.
     ignore_index : int, default -100
@@ -78,7 +81,8 @@ def softmax_focal_loss(
         loss   = -w_y q^gamma log p_y
         grad_k = w_y q^(gamma - 1) (q - gamma p_y log p_y) (p_k - [k = y])
 
-    At p_y = 1 loss and gradient are 0, also for gamma < 1.
+    At p_y = 1 loss and gradient are 0, also for gamma < 1. With label smoothing s it is (1 - s) of that and, as in
+    cross-entropy, -(s / C) sum of w_k log p_k, which nothing modulates.
 
     References
     ----------
@@ -95,7 +99,7 @@ def softmax_focal_loss(
     return _soft.run(
         input,
         target,
-        focal(gamma),
+        focal(gamma, label_smoothing),
         weight,
         ignore_index,
         None,
@@ -440,9 +444,10 @@ def cross_entropy_stats(
     return CrossEntropyStats(*result, lse, top, (top == np.asarray(target)) & (top >= 0), entropy)
 
 
-def focal(gamma: float = 2.0) -> How:
+def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> How:
     """What :func:`softmax_focal_loss` is made of."""
-    return How(form=FOCAL, params=_FOCAL.check(gamma))
+    *params, smoothing = _FOCAL.check(gamma, label_smoothing)
+    return How(form=FOCAL, params=tuple(params), smoothing=smoothing)
 
 
 def poly(epsilon: float | tuple[float, ...] = 1.0, label_smoothing: float = 0.0) -> How:
