@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.threads < 1 or (options.rounds or 1) < 1:
         parser.error("--threads and --rounds must be at least 1")
+    if options.works and set(options.parts or ()) - {"works"}:
+        parser.error("--works chooses among the part works; the other parts are measured whole")
     usual = _QUICK if options.quick else Effort()
     effort = Effort(options.rounds or usual.rounds, usual.sample_seconds, usual.largest)
     works = [w for w in WORKS if options.works.search(w.name)] if options.works else list(HEADLINE)
