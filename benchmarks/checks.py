@@ -29,8 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 EDITS = {
     "elementwise.pxi": [("    if domain != 0 and suspect(", "    if False and suspect(")],
     "elementwise_generated.pxi": [
-        ("most_ = watched_ if watched_ > most_ else most_", "most_ = 0"),
-        ("most_ = most_ | watched_", "most_ = 0"),
+        *(
+            (f"most_{v} = watched_{v} if watched_{v} > most_{v} else most_{v}", f"most_{v} = 0")
+            for v in ("xs_", "ys_", "zs_")
+        ),
+        ("most_ys_ = most_ys_ | watched_ys_", "most_ys_ = 0"),
     ],
     "rows.pxi": [
         ("    if beyond >> 63 == 0 and", "    if False and"),

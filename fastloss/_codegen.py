@@ -193,29 +193,42 @@ def _needs_limit(node: ast.FunctionDef) -> bool:
     return any(isinstance(n, ast.Name) and n.id in _LIMITED for n in ast.walk(node))
 
 
-def _watch(writer: Writer, facts: registry.Loss) -> tuple[list[str], str]:
-    """Statements for a loop's body, and whether targets may then be outside their domain.
+def _watch(writer: Writer, values: str, domain: str) -> tuple[str, str, str] | None:
+    """What to collect of an array's values, how, and whether some may then be outside their domain.
 
-    Beside a loop's other work it costs next to nothing to see that no target is. Where that takes more than an
-    operation or two, as of soft targets in float64, the answer is that they must be looked at.
+    Beside a loop's other work it costs next to nothing to see that none is. None where that takes more than an
+    operation or two, as of soft targets in float64.
     """
-    f32 = writer.suffix == "f32"
-    bits, fma, absolute, y = writer.call("bits"), writer.call("fma"), writer.call("abs"), "ys_[i_]"
+    f32, most, watched = writer.suffix == "f32", f"most_{values}", f"watched_{values}"
+    bits, fma, absolute, v = writer.call("bits"), writer.call("fma"), writer.call("abs"), f"{values}[i_]"
     infinity, one, zero = (writer.integer(k) for k in ("0x7F800000", "1", "0"))
-    largest, together = "watched_ if watched_ > most_ else most_", "most_ | watched_"
-    watched, most, found = f"{bits}({y})", largest if f32 else together, "True"
+    if domain in ("binary", "sign"):
+        size = v if domain == "binary" else f"{absolute}({v})"
+        found = writer.integer(f"({most} << {one})") + f" != {zero}"
+        return f"{bits}({fma}({v}, {v}, -{size}))", f"{most} | {watched}", found
     # Bits as integers are in order, those of negative numbers and NaN above; AVX2 has no maximum of 64 without sign.
-    if facts.target == "unit":
-        found = f"most_ > {bits}({writer.literal(1.0)})"
-    elif facts.target == "non_negative" and f32:
-        found = f"most_ > {infinity}"
-    elif facts.target == "positive" and f32:
-        watched, found = writer.integer(f"({watched} - {one})"), f"most_ >= {infinity}"
-    elif facts.target in ("binary", "sign"):
-        size = y if facts.target == "binary" else f"{absolute}({y})"
-        watched, most = f"{bits}({fma}({y}, {y}, -{size}))", together
-        found = writer.integer(f"(most_ << {one})") + f" != {zero}"
-    return ([f"watched_ = {watched}", f"most_ = {most}"] if found != "True" else []), found
+    largest = f"{watched} if {watched} > {most} else {most}" if f32 else f"{most} | {watched}"
+    if domain == "unit":
+        return f"{bits}({v})", largest, f"{most} > {bits}({writer.literal(1.0)})"
+    if not f32:
+        return None
+    if domain == "non_negative":
+        return f"{bits}({v})", largest, f"{most} > {infinity}"
+    v = v if domain == "positive" else f"{v} + {writer.literal(1.0)}"
+    return writer.integer(f"({bits}({v}) - {one})"), largest, f"{most} >= {infinity}"
+
+
+def _watches(writer: Writer, facts: registry.Loss, loop: registry.Loop) -> tuple[list[str], list[str], str]:
+    """Statements for a loop's body, their variables, and whether an array may then be outside its domain."""
+    domains = {"ys_": facts.target, "xs_": facts.input, "zs_": facts.third_domain if loop.third else "real"}
+    watches = {name: _watch(writer, name, domain) for name, domain in domains.items() if domain != "real"}
+    statements, found = [], []
+    for name, watch in watches.items():
+        if watch is None:
+            return [], [], "True"
+        statements += [f"watched_{name} = {watch[0]}", f"most_{name} = {watch[1]}"]
+        found.append(watch[2])
+    return statements, list(watches), " or ".join(found) or "False"
 
 
 def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
@@ -238,7 +251,7 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
         staged = body[stage].partition(" = ")[0]
         loops.append([*inputs, *body[: stage + 1], f"losses_[i_] = {staged}"])
         body[stage] = f"{staged} = losses_[i_]"
-    watched, found = _watch(writer, facts)
+    watched, watches, found = _watches(writer, facts, loop)
     loops.append([*inputs, *watched, *body, *results, *stores])
     name = f"{loop.name}_{mode}_{writer.suffix}"
     if isinstance(writer, CythonWriter):
@@ -251,7 +264,7 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
             "    cdef Py_ssize_t i_",
             *writer.declarations(node.body, "    ", arguments),
             f"    cdef {real} {', '.join([*arguments, *(f'{o}_' for o in wanted)])}",
-            *([f"    cdef {writer.unsigned} watched_, most_ = 0"] if watched else []),
+            *(f"    cdef {writer.unsigned} watched_{name}, most_{name} = 0" for name in watches),
             *(f"    {p} = <{real}>params_[{places[p]}]" for p in params),
             # A local copy of a variable: GCC makes a minimum of a comparison with it, but not with a constant.
             *([f"    cdef {real} exp_max_ = exp_max_{writer.suffix}"] if _needs_limit(node) else []),
@@ -262,7 +275,7 @@ def _loop(writer: Writer, loop: registry.Loop, mode: str) -> str:
             f"def {name}(xs_, ys_, zs_, params_, scale_, losses_, grads_, hessians_, n_):",
             *(f"    {p} = {writer.suffix}(params_[{places[p]}])" for p in params),
             *([f"    exp_max_ = {writer.suffix}({_EXP_MAX[writer.suffix]!r})"] if _needs_limit(node) else []),
-            *([f"    most_ = {writer.integer('0')}"] if watched else []),
+            *(f"    most_{name} = {writer.integer('0')}" for name in watches),
         ]
     lines = [line for part in loops for line in ["for i_ in range(n_):", *(f"    {line}" for line in part)]]
     # The compilers do not take the tests of flags out of long loops, so each of their values has a loop.

@@ -24,7 +24,7 @@ cdef struct ElementwiseJob:
 
 cdef inline bint run_loop(int loss, int mode, const real* x, const real* y, const real* z, const double* params,
                           real scale, real* losses, real* grads, real* hessians, Py_ssize_t n) noexcept nogil:
-    # Returns whether targets may be outside their domain.
+    # Returns whether values may be outside their domain.
     if real is float:
         return (<LoopF32>_loops[loss][0][mode])(x, y, z, params, scale, losses, grads, hessians, n)
     else:
@@ -67,7 +67,8 @@ cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil
     cdef Py_ssize_t i
     cdef uint32_t k = 0
     cdef uint64_t l = 0
-    cdef real low = -<real>1.0 if domain == 6 else <real>0.0
+    cdef uint32_t less = 0 if domain == 4 else 1
+    cdef real low
     if domain == 1:
         return suspect_unit(v, n)
     if domain == 2 or domain == 3:
@@ -79,12 +80,16 @@ cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil
             else:
                 l |= bits_f64(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
         return (k << 1) != 0 or (l << 1) != 0
-    for i in range(n):
-        if real is float:
-            k |= <uint32_t>0 if (v[i] > low) | ((domain == 4) & (v[i] == low)) else <uint32_t>1
-        else:
-            l |= <uint64_t>0 if (v[i] > low) | ((domain == 4) & (v[i] == low)) else <uint64_t>1
-    return k != 0 or l != 0
+    # Bits as in suspect_unit; less 1 those of 0, where it is not allowed, are above all others.
+    low = <real>1.0 if domain == 6 else <real>0.0
+    if real is float:
+        for i in range(n):
+            k = max(k, bits_f32(v[i] + low) - less)
+        return k > bits_f32(<float>INFINITY) - less
+    else:
+        for i in range(n):
+            l |= (bits_f64(v[i] + low) - less) | (bits_f64(INFINITY) - bits_f64(v[i] + low))
+        return (l >> 63) != 0
 
 
 cdef bint outside(int domain, const real* v, const uint8_t* mask, Py_ssize_t n, bint target) noexcept nogil:
@@ -177,12 +182,12 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if e.mask != NULL:
                 mask = load_mask(e, start, mask_room, n)
             z = load_third(job, start, z_room, n)
+            # Afterwards, when the values are in the cache: the loop has time to wait for them, these checks have not.
             if run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n):
                 bad |= outside(job.domains[1], y, mask, n, True)
-            # Afterwards, when the values are in the cache: the loop above has time to wait for them, this has not.
-            bad |= outside(job.domains[0], x, mask, n, False)
-            if z != NULL:
-                bad |= outside(job.domains[2], z, mask, n, False)
+                bad |= outside(job.domains[0], x, mask, n, False)
+                if z != NULL:
+                    bad |= outside(job.domains[2], z, mask, n, False)
             into = lanes + (LANES - head if n == head else 0)
             if e.weight != NULL and mask == NULL and e.losses == NULL and job.hess == NULL:
                 w = weights_in_place(e, start, x_room, n)

@@ -102,7 +102,7 @@ class loop:
 
 @intrinsic
 def run_loop(typingctx, address, xs, ys, zs, params, scale, losses, grads, hessians):
-    """Call a loop by its address; returns whether targets may be outside their domain."""
+    """Call a loop by its address; returns whether values may be outside their domain."""
 
     def generate(context, builder, signature, arguments):
         number, *described, scale, losses, grads, hessians = arguments

@@ -237,23 +237,40 @@ _suspect_unit = by_type(_suspect_unit_f32, _suspect_unit_f64)
 
 
 @inline
+def _suspect_sign_f32(values, shift, less):
+    # As above; less 1 the bits of 0, where it is not allowed, are above all others.
+    largest, less = u32(0), u32(less)
+    for i in range(values.size):
+        k = bits(values[i] + shift) - less
+        largest = k if k > largest else largest
+    return largest > bits(f32(np.inf)) - less
+
+
+@inline
+def _suspect_sign_f64(values, shift, less):
+    above, less = u64(0), u64(less)
+    for i in range(values.size):
+        k = bits(values[i] + shift)
+        above |= (k - less) | (bits(f64(np.inf)) - k)
+    return above >> u64(63) != u64(0)
+
+
+_suspect_sign = by_type(_suspect_sign_f32, _suspect_sign_f64)
+
+
+@inline
 def suspect(domain, values):
     """False only if all values are in the domain."""
-    # Counted in the floats' own type: lanes as wide as theirs.
     one, zero = values.dtype.type(1.0), values.dtype.type(0.0)
-    bad = zero
     if domain == 1:
         return _suspect_unit(values)
-    if domain == 2 or domain == 3:
-        least = zero if domain == 2 else -one
-        for i in range(values.size):
-            v = values[i]
-            bad = bad if (v == zero) | (v == one) | (v == least) else one
-    else:
-        low = -one if domain == 6 else zero
-        equal = domain == 4
-        for i in range(values.size):
-            bad = bad if (values[i] > low) | ((values[i] == low) & equal) else one
+    if domain >= 4:
+        return _suspect_sign(values, one if domain == 6 else zero, 0 if domain == 4 else 1)
+    # Counted in the floats' own type: lanes as wide as theirs.
+    bad, least = zero, zero if domain == 2 else -one
+    for i in range(values.size):
+        v = values[i]
+        bad = bad if (v == zero) | (v == one) | (v == least) else one
     return bad != zero
 
 

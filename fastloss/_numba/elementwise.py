@@ -56,10 +56,10 @@ def elementwise_blocks(
             gs = results(grads, start, stop, work[3 * CHUNK : 4 * CHUNK])
             hs = results(hessians, start, stop, work[4 * CHUNK : 5 * CHUNK])
             kept = load_mask(mask, n, start, flags[: stop - start]) if mask.size > 0 else mask
+            # Afterwards, when the values are in the cache: the loop has time to wait for them, these checks have not.
             if run_loop(loop, xs, ys, zs, params, scale, ls, gs, hs):
-                bad |= outside(domains[1], ys, kept, True)
-            # Afterwards, when the values are in the cache: the loop has time to wait for them, this has not.
-            bad |= outside(domains[0], xs, kept, False) | outside(domains[2], zs, kept, False)
+                bad |= outside(domains[1], ys, kept, True) | outside(domains[0], xs, kept, False)
+                bad |= outside(domains[2], zs, kept, False)
             finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, kept, lanes, n, start, mode)
         partials[block] = total(lanes)
     return bad
