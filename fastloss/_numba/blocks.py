@@ -251,7 +251,7 @@ def _suspect_sign_f64(values, shift, less):
     above, less = u64(0), u64(less)
     for i in range(values.size):
         k = bits(values[i] + shift)
-        above |= (k - less) | (bits(f64(np.inf)) - k)
+        above |= (k - less) | (bits(np.inf) - k)
     return above >> u64(63) != u64(0)
 
 
