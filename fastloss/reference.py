@@ -593,7 +593,8 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
         share = np.where(w > 0, w / (p + w), 0.0)
         if how.input_kind == LOG_PROBS:
             return loss, p * u / 2, lse, entropy, top, _times(p, u + share) / 2
-        return loss, (logp - middle) / 2, lse, entropy, top, np.where(share > 0, share / p, 0.0) / 2
+        slope = np.where((p == 0) & (w == 0), np.log(2), logp - middle) / 2
+        return loss, slope, lse, entropy, top, np.where(share > 0, share / p, 0.0) / 2
     loss = -_times(w, logp).sum(axis=1)
     if how.divergence:
         loss = _times(w, np.where(w > 0, np.log(w), 0.0) - logp).sum(axis=1)

@@ -176,6 +176,21 @@ def test_probabilities_of_zero(backend):
     assert fl.cross_entropy(np.array([[-np.inf, 0.0]]), np.array([[0.0, 1.0]]), backend=backend).loss == 0
 
 
+@pytest.mark.parametrize("classes", [3, 40, 1100])
+def test_predictions_of_zero_and_below(classes, backend):
+    rng = np.random.default_rng(classes)
+    p, q = rng.dirichlet(np.ones(classes), (2, 4))
+    p[0, 0] = p[1, 1] = q[1, 1] = q[2, 2] = 0.0
+    p[3, 0] = -0.5  # no probability: NaN, never a number that looks like one
+    loss, grad = fl.js_div(p, q, input_kind="probs", reduction="none", backend=backend)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wanted = np.log(2 * p / (p + q)) / 2
+    wanted[1, 1], wanted[3, 0] = np.log(2) / 2, np.nan
+    np.testing.assert_allclose(grad, wanted, rtol=1e-9, atol=1e-15)
+    assert grad[0, 0] == -np.inf
+    np.testing.assert_array_equal(np.isnan(loss), [False, False, False, True])
+
+
 @pytest.mark.parametrize("classes", [5, 1100])
 def test_one_hot_targets_are_indices(classes, backend, dtype):
     (x, y), _ = case("cross_entropy", dtype, classes=classes)

@@ -180,6 +180,13 @@ cdef inline double log_share(real w) noexcept nogil:
         return log_f64(w)
 
 
+cdef void given_shares(double* p, const real* l, Py_ssize_t n) noexcept nogil:
+    # Predictions that should be probabilities; a negative one is none, and there is no logarithm of it.
+    cdef Py_ssize_t k
+    for k in range(n):
+        p[k] = <double>l[k] if l[k] >= <real>0.0 else <double>NAN
+
+
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
                 double spread, real* l, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
     # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a share is no probability.
@@ -207,10 +214,11 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
                 for k in range(n):
                     p[k] = exp_f64(<double>l[k])
         else:
-            for k in range(n):
-                p[k] = <double>l[k]
-            if job.form != JENSEN_SHANNON:
+            if job.form == JENSEN_SHANNON:
+                given_shares(p, l, n)
+            else:
                 for k in range(n):
+                    p[k] = <double>l[k]
                     c[k] = -log_f64(<double>l[k])
     if job.shares == NULL:
         for k in range(n):
@@ -373,11 +381,18 @@ cdef void jensen_terms(const double* p, const double* w, double* h, double* mine
         both[k] = mine[k] + (w[k] * both[k] if w[k] != 0.0 else 0.0)
 
 
-cdef void gradient_of_jensen(Kind kind, const double* p, const double* h, double drift, double* v, Py_ssize_t n) noexcept nogil:
+cdef void slopes_of_shares(const double* p, const double* w, const double* h, double* v, Py_ssize_t n) noexcept nogil:
+    # Derivatives by p of p log(p / m) + w log(w / m), halved; h = log(p / m).
+    cdef Py_ssize_t k
+    for k in range(n):
+        v[k] = 0.5 * h[k] if p[k] != 0.0 else (<double>-INFINITY if w[k] != 0.0 else 0.34657359027997264)
+
+
+cdef void gradient_of_jensen(Kind kind, const double* p, const double* w, const double* h, double drift, double* v,
+                             Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t k
     if kind == PROBS:
-        for k in range(n):
-            v[k] = 0.5 * h[k]
+        slopes_of_shares(p, w, h, v, n)
     else:
         for k in range(n):
             v[k] = 0.5 * p[k] * (h[k] - (drift if kind == LOGITS else 0.0)) if p[k] != 0.0 else 0.0
@@ -533,7 +548,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if row.grad == NULL:
             continue
         if jensen:
-            gradient_of_jensen(job.input_kind, p, h, drift, v, n)
+            gradient_of_jensen(job.input_kind, p, w, h, drift, v, n)
         elif logits:
             for k in range(n):
                 v[k] = p[k] * factor

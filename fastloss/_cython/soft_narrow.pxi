@@ -174,10 +174,11 @@ cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
             for k in range(tile.size):
                 p[k] = exp_f64(<double>l[k])
     else:
-        for k in range(tile.size):
-            p[k] = <double>l[k]
-        if costs:
+        if job.form == JENSEN_SHANNON:
+            given_shares(p, l, tile.size)
+        else:
             for k in range(tile.size):
+                p[k] = <double>l[k]
                 cost[k] = -log_f64(<double>l[k])
 
 
@@ -355,8 +356,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         scale[r] = row.entries.scale * weights[r]
         factor[r] = u[r] + mass[r] + pull[r]
     if jensen and job.input_kind == PROBS:
-        for k in range(size):
-            v[k] = 0.5 * cost[k]
+        slopes_of_shares(p, w, cost, v, size)
     elif jensen:
         for k in range(c):
             for r in range(n):

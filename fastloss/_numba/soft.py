@@ -275,6 +275,13 @@ def probabilities(job, teacher, at, legal, start, n, found, logits, e):
 
 @apart
 @inline
+def given_shares(p, n):
+    """Predictions that should be probabilities; a negative one is none, and there is no logarithm of it."""
+    for k in range(n):
+        p[k] = p[k] if p[k] >= 0.0 else NAN
+
+
+@inline
 def terms(job, i, start, n, own, other, spread, a):
     """p, c, w and log w of a chunk. Whether a share is no probability."""
     at, legal, keep = i * job.classes + start, i * job.legal_step + start, 1.0 - job.smoothing
@@ -298,7 +305,9 @@ def terms(job, i, start, n, own, other, spread, a):
     else:
         for k in range(n):
             p[k] = np.float64(value_at(x, k, job.like))
-        if job.form != JENSEN_SHANNON:
+        if job.form == JENSEN_SHANNON:
+            given_shares(p, n)
+        else:
             for k in range(n):
                 c[k] = -log_f64(p[k])
     if not job.soft:
@@ -420,10 +429,16 @@ def jensen_terms(p, w, h, mine, both, n):
 
 
 @inline
-def gradient_of_jensen(kind, p, h, drift, v, n):
+def slopes_of_shares(p, w, h, v, n):
+    """Derivatives by p of p log(p / m) + w log(w / m), halved; h = log(p / m)."""
+    for k in range(n):
+        v[k] = 0.5 * h[k] if p[k] != 0.0 else (-INFINITY if w[k] != 0.0 else 0.34657359027997264)
+
+
+@inline
+def gradient_of_jensen(kind, p, w, h, drift, v, n):
     if kind == PROBS:
-        for k in range(n):
-            v[k] = 0.5 * h[k]
+        slopes_of_shares(p, w, h, v, n)
     else:
         shift = drift if kind == LOGITS else 0.0
         for k in range(n):
@@ -599,7 +614,7 @@ def soft_row(job, i, y, weight):
         if not job.differentiated:
             continue
         if jensen:
-            gradient_of_jensen(job.input_kind, p, h, drift, v, n)
+            gradient_of_jensen(job.input_kind, p, w, h, drift, v, n)
         elif logits:
             for k in range(n):
                 v[k] = p[k] * factor

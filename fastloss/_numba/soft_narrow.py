@@ -13,7 +13,16 @@ from fastloss._numba.blocks import add_lanes, belongs, clear, put, total, value_
 from fastloss._numba.narrow import exp_apart, side_maxima, side_sums
 from fastloss._numba.primitives_generated import exp_f64, log1p_f64, log_f64
 from fastloss._numba.rows import INFINITY, NAN, NEAR, to_limit
-from fastloss._numba.soft import UNIT_DOMAIN, jensen_terms, log_share, open_rows, prepare, spread_of
+from fastloss._numba.soft import (
+    UNIT_DOMAIN,
+    given_shares,
+    jensen_terms,
+    log_share,
+    open_rows,
+    prepare,
+    slopes_of_shares,
+    spread_of,
+)
 from fastloss._numba.soft_heads import side_focal, side_poly
 from fastloss._numba.tiles import transpose
 
@@ -263,7 +272,9 @@ def own_shares(job, costs, own, x, e, p, cost, c, n):
     else:
         for k in range(c * n):
             p[k] = np.float64(x[k])
-        if costs:
+        if job.form == JENSEN_SHANNON:
+            given_shares(p, c * n)
+        else:
             for k in range(c * n):
                 cost[k] = -log_f64(p[k])
 
@@ -362,8 +373,7 @@ def gradients(job, jensen, shared, c, n, p, cost, w, h, v, room):
     factor, entropy, drift, more = ptr(room, FACTOR), ptr(room, ENTROPY), ptr(room, DRIFT), job.entropy
     logits = job.input_kind == LOGITS
     if jensen and job.input_kind == PROBS:
-        for k in range(c * n):
-            v[k] = 0.5 * cost[k]
+        slopes_of_shares(p, w, cost, v, c * n)
     elif jensen:
         for k in range(c):
             a, b, d = ptr(v, k * n), ptr(h, k * n), ptr(p, k * n)

@@ -330,6 +330,8 @@ def js_div(
                  p_k u_k / 2                                 wrt log-probabilities
                  u_k / 2                                     wrt probabilities
 
+    At p_k = 0 the last is -inf, but log(2) / 2 where q_k = 0 too.
+
     References
     ----------
     Lin, J. (1991). Divergence measures based on the Shannon entropy. IEEE Transactions on Information Theory 37(1).
