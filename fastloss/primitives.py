@@ -367,31 +367,36 @@ def exp_sum_f64(x, lo):
 
 
 def exp_times_f32(x, lo, y):
-    """y exp(x + lo) for a far smaller lo, y in between the two halves of 2^n, of which one may be infinity or 0."""
+    """y exp(x + lo) for a far smaller lo, in range wherever the product is."""
+    # y goes in between two powers of two, the first as large as it may be: y may be subnormal, and the result not.
     lo = lo if abs(x) < 2000.0 else 0.0
     x = 176.9 if x > 176.9 else x
-    x = -175.5 if x < -175.5 else x
+    x = -174.6 if x < -174.6 else x
     t = fma(x, LOG2E, -BIAS) + ROUND_F32
     n = t - ROUND_F32
     r = fma(n, -LN2_LO_F32, fma(n, -LN2_HI_F32, x)) + lo
-    k: int = bits(t) - 0x4B3FFF00
-    h: int = (k >> 1) - 1
-    scale = from_bits(h << 23)
-    return fma(expm1_reduced_f32(r), scale, scale) * y * from_bits((k - h - 2) << 23)
+    h = 127.0 if n > 127.0 else n
+    h = -125.0 if h < -125.0 else h
+    a: int = (bits(h + ROUND_F32) << 23) + 0x3F800000
+    b: int = (bits((n - h) + ROUND_F32) << 23) + 0x3F800000
+    scale = from_bits(a)
+    return fma(expm1_reduced_f32(r), scale, scale) * y * from_bits(b)
 
 
 def exp_times_f64(x, lo, y):
-    """y exp(x + lo) for a far smaller lo, y in between the two halves of 2^n, of which one may be infinity or 0."""
+    """y exp(x + lo) for a far smaller lo, in range wherever the product is."""
     lo = lo if abs(x) < 2000.0 else 0.0
     x = 1419.0 if x > 1419.0 else x
-    x = -1417.5 if x < -1417.5 else x
+    x = -1416.7 if x < -1416.7 else x
     t = fma(x, LOG2E, -BIAS) + ROUND_F64
     n = t - ROUND_F64
     r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x)) + lo
-    k: int = bits(t) - 0x4337FFFFFFFFF800
-    h: int = (k >> 1) - 1
-    scale = from_bits(h << 52)
-    return fma(expm1_reduced_f64(r), scale, scale) * y * from_bits((k - h - 2) << 52)
+    h = 1023.0 if n > 1023.0 else n
+    h = -1021.0 if h < -1021.0 else h
+    a: int = (bits(h + ROUND_F64) << 52) + 0x3FF0000000000000
+    b: int = (bits((n - h) + ROUND_F64) << 52) + 0x3FF0000000000000
+    scale = from_bits(a)
+    return fma(expm1_reduced_f64(r), scale, scale) * y * from_bits(b)
 
 
 def exp_f32(x):

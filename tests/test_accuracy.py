@@ -125,6 +125,16 @@ def test_elementwise_losses_by_their_formula(name, dtype, within):
         check(name, args, references, bounds, within, sizes, **options)
 
 
+@pytest.mark.parametrize(("name", "params"), [("tweedie_loss", {"power": 1.044921875}), ("gamma_nll_loss", {})])
+def test_products_of_subnormal_targets_with_exponentials(name, params, compiled):
+    # The product is a normal number again: no step on the way to it may lose the target's digits.
+    x, y = np.array([-736.0, -800.0, -740.5, -30.0]), np.array([1e-323, 3e-322, 1e-310, 1e-310])
+    loss, grad, _ = exact(name, x, y, tuple(params.values()))
+    result = getattr(fl, name)(x, y, reduction="none", backend=compiled, **params)
+    np.testing.assert_allclose(result.loss, loss.astype(float), rtol=1e-12, atol=1e-320)
+    np.testing.assert_allclose(result.grad, grad.astype(float), rtol=1e-12, atol=1e-320)
+
+
 @needs_longdouble
 @pytest.mark.parametrize("name", UNIT)
 def test_smoothed_and_weighted_losses_keep_their_digits(name, compiled, dtype, within):
