@@ -46,19 +46,20 @@ cdef inline bint belongs(int domain, real v) noexcept nogil:
     return v > -<real>1.0
 
 
-cdef inline bint suspect_unit(const real* v, Py_ssize_t n) noexcept nogil:
-    # False only if all values are in [0, 1]: their bits as integers are in order, and none are above those of 1.
+cdef inline bint suspect_above(const real* v, real shift, uint32_t less, real limit, Py_ssize_t n) noexcept nogil:
+    # False only if all v + shift are from 0 to the limit, without 0 if less is 1: their bits as integers are in order,
+    # those of what is negative, NaN, or 0 less 1 above all others.
     cdef Py_ssize_t i
     cdef uint32_t k = 0
     cdef uint64_t l = 0
     if real is float:
         for i in range(n):
-            k = max(k, bits_f32(v[i]))
-        return k > bits_f32(<float>1.0)
+            k = max(k, bits_f32(v[i] + shift) - less)
+        return k > bits_f32(limit) - less
     else:
         # By subtraction: no vector instruction compares 64 bits without sign.
         for i in range(n):
-            l |= bits_f64(v[i]) | (bits_f64(1.0) - bits_f64(v[i]))
+            l |= (bits_f64(v[i] + shift) - less) | (bits_f64(limit) - bits_f64(v[i] + shift))
         return (l >> 63) != 0
 
 
@@ -67,29 +68,19 @@ cdef inline bint suspect(int domain, const real* v, Py_ssize_t n) noexcept nogil
     cdef Py_ssize_t i
     cdef uint32_t k = 0
     cdef uint64_t l = 0
-    cdef uint32_t less = 0 if domain == 4 else 1
     cdef real low
     if domain == 1:
-        return suspect_unit(v, n)
-    if domain == 2 or domain == 3:
-        # v (v - 1), with a factor of v + 1 for signs: 0 where the value is allowed.
-        low = <real>1.0 if domain == 3 else <real>0.0
-        for i in range(n):
-            if real is float:
-                k |= bits_f32(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
-            else:
-                l |= bits_f64(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
-        return (k << 1) != 0 or (l << 1) != 0
-    # Bits as in suspect_unit; less 1 those of 0, where it is not allowed, are above all others.
-    low = <real>1.0 if domain == 6 else <real>0.0
-    if real is float:
-        for i in range(n):
-            k = max(k, bits_f32(v[i] + low) - less)
-        return k > bits_f32(<float>INFINITY) - less
-    else:
-        for i in range(n):
-            l |= (bits_f64(v[i] + low) - less) | (bits_f64(INFINITY) - bits_f64(v[i] + low))
-        return (l >> 63) != 0
+        return suspect_above(v, <real>0.0, 0, <real>1.0, n)
+    if domain >= 4:
+        return suspect_above(v, <real>1.0 if domain == 6 else <real>0.0, domain != 4, <real>INFINITY, n)
+    # v (v - 1), with a factor of v + 1 for signs: 0 where the value is allowed.
+    low = <real>1.0 if domain == 3 else <real>0.0
+    for i in range(n):
+        if real is float:
+            k |= bits_f32(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
+        else:
+            l |= bits_f64(v[i] * (v[i] - <real>1.0) * (low * v[i] + <real>1.0))
+    return (k << 1) != 0 or (l << 1) != 0
 
 
 cdef bint outside(int domain, const real* v, const uint8_t* mask, Py_ssize_t n, bint target) noexcept nogil:

@@ -213,13 +213,12 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
             if job.form == JENSEN_SHANNON or job.hess != NULL:
                 for k in range(n):
                     p[k] = exp_f64(<double>l[k])
+        elif job.form == JENSEN_SHANNON:
+            given_shares(p, l, n)
         else:
-            if job.form == JENSEN_SHANNON:
-                given_shares(p, l, n)
-            else:
-                for k in range(n):
-                    p[k] = <double>l[k]
-                    c[k] = -log_f64(<double>l[k])
+            for k in range(n):
+                p[k] = <double>l[k]
+                c[k] = -log_f64(<double>l[k])
     if job.shares == NULL:
         for k in range(n):
             w[k] = 0.0

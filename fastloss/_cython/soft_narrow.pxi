@@ -173,13 +173,12 @@ cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
         if job.form == JENSEN_SHANNON:
             for k in range(tile.size):
                 p[k] = exp_f64(<double>l[k])
+    elif job.form == JENSEN_SHANNON:
+        given_shares(p, l, tile.size)
     else:
-        if job.form == JENSEN_SHANNON:
-            given_shares(p, l, tile.size)
-        else:
-            for k in range(tile.size):
-                p[k] = <double>l[k]
-                cost[k] = -log_f64(<double>l[k])
+        for k in range(tile.size):
+            p[k] = <double>l[k]
+            cost[k] = -log_f64(<double>l[k])
 
 
 cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, const double* spread, real* flat, real* t,
@@ -301,10 +300,10 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         side_dot(entropy, p, cost, c, n)
     if jensen:
         jensen_terms(p, w, cost, h, v, size)
-        for k in range(size):
-            v[k] = 0.5 * v[k]
         side_add(drift, h, c, n)
         side_add(shared, v, c, n)
+        for r in range(n):
+            shared[r] = 0.5 * shared[r]
     elif job.divergence:
         for k in range(size):
             h[k] = h[k] + cost[k]

@@ -214,48 +214,27 @@ def belongs(domain, v):
 
 
 @inline
-def _suspect_unit_f32(values):
-    # Non-negative floats are ordered as their bits are, and those of negative ones and NaN are above.
-    largest = u32(0)
-    for i in range(values.size):
-        k = bits(values[i])
-        largest = k if k > largest else largest
-    return largest > bits(f32(1.0))
-
-
-@inline
-def _suspect_unit_f64(values):
-    # The same by subtraction: no vector instruction compares 64 bits without sign.
-    above = u64(0)
-    for i in range(values.size):
-        k = bits(values[i])
-        above |= k | (bits(1.0) - k)
-    return (above >> u64(63)) != u64(0)
-
-
-_suspect_unit = by_type(_suspect_unit_f32, _suspect_unit_f64)
-
-
-@inline
-def _suspect_sign_f32(values, shift, less):
-    # As above; less 1 the bits of 0, where it is not allowed, are above all others.
+def _suspect_above_f32(values, shift, less, limit):
+    # False only if all values + shift are from 0 to the limit, without 0 if less is 1: their bits as integers are in
+    # order, those of what is negative, NaN, or 0 less 1 above all others.
     largest, less = u32(0), u32(less)
     for i in range(values.size):
         k = bits(values[i] + shift) - less
         largest = k if k > largest else largest
-    return largest > bits(f32(np.inf)) - less
+    return largest > bits(limit) - less
 
 
 @inline
-def _suspect_sign_f64(values, shift, less):
+def _suspect_above_f64(values, shift, less, limit):
+    # The same by subtraction: no vector instruction compares 64 bits without sign.
     above, less = u64(0), u64(less)
     for i in range(values.size):
         k = bits(values[i] + shift)
-        above |= (k - less) | (bits(np.inf) - k)
+        above |= (k - less) | (bits(limit) - k)
     return above >> u64(63) != u64(0)
 
 
-_suspect_sign = by_type(_suspect_sign_f32, _suspect_sign_f64)
+_suspect_above = by_type(_suspect_above_f32, _suspect_above_f64)
 
 
 @inline
@@ -263,9 +242,9 @@ def suspect(domain, values):
     """False only if all values are in the domain."""
     one, zero = values.dtype.type(1.0), values.dtype.type(0.0)
     if domain == 1:
-        return _suspect_unit(values)
+        return _suspect_above(values, zero, 0, one)
     if domain >= 4:
-        return _suspect_sign(values, one if domain == 6 else zero, 0 if domain == 4 else 1)
+        return _suspect_above(values, one if domain == 6 else zero, domain != 4, values.dtype.type(np.inf))
     # Counted in the floats' own type: lanes as wide as theirs.
     bad, least = zero, zero if domain == 2 else -one
     for i in range(values.size):

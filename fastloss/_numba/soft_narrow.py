@@ -446,10 +446,10 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         side_dot(entropy, p, cost, c, n)
     if jensen:
         jensen_terms(p, w, cost, h, v, size)
-        for k in range(size):
-            v[k] = 0.5 * v[k]
         side_add(drift, h, c, n)
         side_add(shared, v, c, n)
+        for r in range(n):
+            shared[r] = 0.5 * shared[r]
     elif job.divergence:
         for k in range(size):
             h[k] = h[k] + cost[k]
