@@ -1,11 +1,14 @@
 """The same bits for any number of threads, run, alignment, position and chunking."""
 
+import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 from cases import DRIVERS, ROWS, assert_same_bits, build, keep, param_sets, variants, weights
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import fastloss as fl
 from fastloss._accumulate import ExactSum, LossSum
@@ -276,3 +279,23 @@ def test_a_single_call_sums_extremes_alike(compiled):
         x = np.zeros(8192)
         x[0], x[5000] = first, second
         np.testing.assert_equal(fl.l1_loss(x, 0 * np.nan_to_num(x), reduction="sum", backend=compiled).loss, wanted)
+
+
+HALF = 2.0**-53  # of the last place of 1
+
+
+@given(
+    values=st.lists(
+        st.floats(-1e300, 1e300) | st.sampled_from([1.0, HALF, -HALF, HALF**2, -(HALF**2), 5e-324]), max_size=9
+    )
+)
+@example(values=[1.0, HALF])
+@example(values=[1.0, HALF, 5e-324])
+@example(values=[1.0, HALF, HALF, -(HALF**2)])
+@example(values=[1e300, 1.0, -1e300, HALF])
+def test_block_sums_are_added_exactly(compiled, values):
+    # One value per block of 4096 elements.
+    x, sign = np.zeros(4096 * (len(values) + 1)), np.ones(4096 * (len(values) + 1))
+    x[: 4096 * len(values) : 4096], sign[: 4096 * len(values) : 4096] = np.abs(values), np.copysign(1.0, values)
+    found = fl.l1_loss(x, np.zeros(x.size), sample_weight=sign, reduction="sum", backend=compiled).loss
+    assert found == math.fsum(values)

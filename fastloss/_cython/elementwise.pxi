@@ -2,6 +2,7 @@
 
 cdef enum:
     MAX_PARAMS = 8
+    STEP = 512      # elements that are worked on at a time, of 4 bytes: the sum of a short piece overlaps the next one
 
 ctypedef bint (*LoopF32)(const float*, const float*, const float*, const double*, float, float*, float*, float*, Py_ssize_t) noexcept nogil
 ctypedef bint (*LoopF64)(const double*, const double*, const double*, const double*, double, double*, double*, double*, Py_ssize_t) noexcept nogil
@@ -132,15 +133,15 @@ cdef bint values_outside(const ElementwiseJob* job, Py_ssize_t start, Py_ssize_t
 
 cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
     cdef const Entries* e = &job.entries
-    cdef Py_ssize_t block, start, stop, n, head = 0
+    cdef Py_ssize_t block, start, stop, n, head = 0, piece = STEP if real is float else STEP // 2
     cdef bint native = is_native(e.code, _), bad = False
-    cdef real x_room[CHUNK]
-    cdef real y_room[CHUNK]
-    cdef real z_room[CHUNK]
-    cdef real losses[CHUNK]
-    cdef real g_room[CHUNK]
-    cdef real h_room[CHUNK]
-    cdef uint8_t mask_room[CHUNK]
+    cdef real x_room[STEP]
+    cdef real y_room[STEP]
+    cdef real z_room[STEP]
+    cdef real losses[STEP]
+    cdef real g_room[STEP]
+    cdef real h_room[STEP]
+    cdef uint8_t mask_room[STEP]
     cdef double lanes[LANES]
     cdef double* into
     cdef const real* x
@@ -156,8 +157,8 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
         clear_lanes(lanes)
         start = block * BLOCK
         stop = min(start + BLOCK, e.n)
-        # The first chunk ends where a line does; the lanes count from there.
-        n = min(stop - start, head if head != 0 else CHUNK)
+        # The first piece ends where a line does; the lanes count from there.
+        n = min(stop - start, head if head != 0 else piece)
         while start < stop:
             x = <const real*>job.x + start
             y = <const real*>job.y + start
@@ -173,6 +174,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if e.mask != NULL:
                 mask = load_mask(e, start, mask_room, n)
             z = load_third(job, start, z_room, n)
+            fetch_entries(e, start, n)
             # Afterwards, when the values are in the cache: the loop has time to wait for them, these checks have not.
             if run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n):
                 bad |= outside(job.domains[1], y, mask, n, True)
@@ -204,7 +206,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             if not native and job.hess != NULL:
                 store(e.code, h, job.hess, start, n)
             start += n
-            n = min(stop - start, CHUNK)
+            n = min(stop - start, piece)
         rotate(lanes, head)
         e.partials[block] = total(lanes)
     return bad

@@ -133,7 +133,10 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
         return None if kernel(job, 0, 1) else partial / divisor
     partials = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
     e.partials = <double*>cnp.PyArray_DATA(partials)
-    return None if launch(kernel, job, blocks, block * width, threads) else <double>exact_sum(partials) / divisor
+    if launch(kernel, job, blocks, block * width, threads):
+        return None
+    partial = exact_total(e.partials, blocks)
+    return (partial if partial == partial else <double>exact_sum(partials)) / divisor
 
 
 cdef bint all_inside(const ElementwiseJob* job) except? False:

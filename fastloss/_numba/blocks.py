@@ -167,6 +167,29 @@ def load_weights(weight, n, start, room):
         i = end
 
 
+def weights_of(weight, n, start, room):
+    """Weights of a chunk, where they are if that will do."""
+
+
+@overload(weights_of)
+def _weights_of(weight, n, start, room):
+    if weight.dtype == room.dtype:
+
+        def in_place(weight, n, start, room):
+            if weight.size == n:
+                return weight[start : start + room.size]
+            load_weights(weight, n, start, room)
+            return room
+
+        return in_place
+
+    def converted(weight, n, start, room):
+        load_weights(weight, n, start, room)
+        return room
+
+    return converted
+
+
 @inline
 def load_mask(mask, n, start, room):
     run = n // mask.size
@@ -305,8 +328,7 @@ def chunk_bounds(block, chunk, n):
 def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start, mode):
     """Weights, mask, sum and stores of a chunk of results."""
     if weight.size > 0:
-        room = work[: ls.size]
-        load_weights(weight, n, start, room)
+        room = weights_of(weight, n, start, work[: ls.size])
         multiply(ls, room)
         if grads.size > 0:
             multiply(gs, room)

@@ -1,7 +1,7 @@
 """Elementwise losses: any of the generated loops over a range of blocks; ``_cython/elementwise.pxi``."""
 
 from fastloss._blocks import BLOCK, CHUNK
-from fastloss._numba._jit import bare, inline, kernel, run_loop
+from fastloss._numba._jit import bare, fetcher, inline, kernel, ptr, run_loop
 from fastloss._numba.blocks import (
     chunk_bounds,
     clear,
@@ -15,6 +15,7 @@ from fastloss._numba.blocks import (
     view,
 )
 
+fetch = fetcher(CHUNK)
 ROOM = 6 * CHUNK  # elements of work that the kernel needs
 
 
@@ -56,6 +57,8 @@ def elementwise_blocks(
             gs = results(grads, start, stop, work[3 * CHUNK : 4 * CHUNK])
             hs = results(hessians, start, stop, work[4 * CHUNK : 5 * CHUNK])
             kept = load_mask(mask, n, start, flags[: stop - start]) if mask.size > 0 else mask
+            if weight.size == n:
+                fetch(ptr(weight, start))
             # Afterwards, when the values are in the cache: the loop has time to wait for them, these checks have not.
             if run_loop(loop, xs, ys, zs, params, scale, ls, gs, hs):
                 bad |= outside(domains[1], ys, kept, True) | outside(domains[0], xs, kept, False)
