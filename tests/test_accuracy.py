@@ -3,6 +3,8 @@
 The run ends with a table of the worst errors, so that bounds can be tightened.
 """
 
+import itertools
+
 import mpmath
 import numpy as np
 import pytest
@@ -173,6 +175,21 @@ def rows(dtype, width, seed=0):
 def test_cross_entropy(dtype, width, within):
     facts = LOSSES["cross_entropy"]
     args = rows(dtype, width)
+    check("cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("width", [768, 1030, 2500])
+def test_cross_entropy_of_maxima_that_come_late(dtype, width, within):
+    # A float32 row's first values say what to expect; here later ones are above them, by little, much, or too much.
+    facts, rng = LOSSES["cross_entropy"], np.random.default_rng(4)
+    x = np.sort(5 * rng.standard_normal((5, width)), axis=1)
+    x = np.concatenate([x, x[:1] * 8, x, x])
+    for row, (place, above) in enumerate(itertools.product([40, -1, width // 2, 1023 % width], [10, 39, 41, 70])):
+        x[row, place] = x[row, :32].max() + above
+    x[3:6, :50] = -1e4
+    x = np.concatenate([x, x + 200]).astype(dtype)
+    args = x, rng.integers(0, width, len(x))
     check("cross_entropy", args, cross_entropy_rows(*args), (facts.loss_ulp, facts.grad_ulp), within)
 
 

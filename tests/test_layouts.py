@@ -120,12 +120,20 @@ def test_in_place(loss, backend, dtype):
             assert_same_bits(found, wanted, case.params)
 
 
-@pytest.mark.parametrize("width", [70, 1500])
+@pytest.mark.parametrize("width", [70, 1500, 5000])
 @pytest.mark.parametrize("name", ROWS)
 def test_wide_rows_in_place(name, backend, dtype, width):
     case = build(name, dtype, (12,), width, **param_sets(name)[-1])
     wanted = case(backend, mask=keep((12,)))
     assert_same_bits(case(backend, mask=keep((12,)), out=case.args[0]), wanted)
+
+
+@pytest.mark.parametrize("above", [20, 60])
+def test_wide_rows_in_place_whose_maximum_comes_late(backend, dtype, above):
+    case = build("cross_entropy", dtype, (3,), 5000)
+    case.args[0][:, -1] += above
+    wanted = case(backend)
+    assert_same_bits(case(backend, out=case.args[0]), wanted)
 
 
 @pytest.mark.parametrize("layout", [transposed, reversed_, spaced])

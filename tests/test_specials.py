@@ -140,19 +140,20 @@ def test_impossible_classes(backend, dtype, width):
     np.testing.assert_allclose(wrong.grad.sum(axis=1), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [3, 70, 1500])
-def test_an_infinite_class(backend, dtype, width):
+@pytest.mark.parametrize(("width", "place"), [(3, 1), (70, 1), (1500, 1), (1500, 700), (1500, -1)])
+def test_an_infinite_class(backend, dtype, width, place):
     x = np.zeros((2, width), dtype)
-    x[:, 1] = INF
-    x[:, 2] = -INF
-    result = fl.cross_entropy(x, np.array([1, 0]), backend=backend, reduction="none")
+    x[:, place] = INF
+    x[:, 2 if place == 1 else 1] = -INF
+    y = np.array([place % width, 0])
+    result = fl.cross_entropy(x, y, backend=backend, reduction="none")
     np.testing.assert_array_equal(result.loss, [0, INF])
     wanted = np.zeros((2, width))
-    wanted[1, :2] = [-1, 1]
+    wanted[1, [0, place]] = [-1, 1]
     np.testing.assert_array_equal(result.grad, wanted)
-    result = fl.cross_entropy(x, np.array([1, 0]), label_smoothing=0.5, backend=backend, reduction="none")
+    result = fl.cross_entropy(x, y, label_smoothing=0.5, backend=backend, reduction="none")
     assert np.all(result.loss == INF)  # smoothing wants some of every class
-    np.testing.assert_allclose(result.grad[0, [0, 1]], [-0.5 / width, 0.5 - 0.5 / width], rtol=1e-6)
+    np.testing.assert_allclose(result.grad[0, [0, place]], [-0.5 / width, 0.5 - 0.5 / width], rtol=1e-6)
 
 
 @pytest.mark.parametrize("width", [3, 70, 1500])

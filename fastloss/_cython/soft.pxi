@@ -142,7 +142,7 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
         if c <= CHUNK:
             l = prepared(job, teacher, base, legal, n, True, room)
     out.m = m
-    out.unit = unit_of(m)
+    out.unit = unit_of(m, m)
     return l
 
 

@@ -2,6 +2,8 @@
 
 cdef enum:
     LOW = 256               # float32 rows whose maximum is below this in magnitude have a shorter way still
+    GUESSED = 768           # rows of so many classes do not look for their maximum first
+    HIGHER = 40             # by so much the maximum may be above what was taken for it
     TOPS = 32               # accumulators of a row's maximum
     SUMS = 16               # and of the sum of its exponentials in float32
     LINE = 16               # exponentials between two looks ahead in memory
@@ -17,12 +19,40 @@ cdef void zero_row(const RowJob* job, Py_ssize_t i) noexcept nogil:
         memset(<char*>job.grad + i * size, 0, size)
 
 
-cdef bint raise_maximum(const real* x, Py_ssize_t n, real* m, Py_ssize_t* place) noexcept nogil:
-    # Raise m to the greatest of n values if that is more, and say where it is.
-    cdef Py_ssize_t i, j, rows = (n + TOPS - 1) // TOPS, found = n - TOPS
-    cdef int lane = 0
-    cdef real a[TOPS]
+cdef inline real greatest(const real* tops) noexcept nogil:
+    cdef Py_ssize_t j
     cdef real b[16]
+    for j in range(16):
+        b[j] = larger(tops[j + 16], tops[j])
+    for j in range(8):
+        b[j] = larger(b[j + 8], b[j])
+    for j in range(4):
+        b[j] = larger(b[j + 4], b[j])
+    return larger(larger(b[3], b[1]), larger(b[2], b[0]))
+
+
+cdef inline bint raise_to(const real* tops, const real* x, Py_ssize_t n, real* m, Py_ssize_t* place) noexcept nogil:
+    # Raise m to the greatest of n values if that is more, and say where it is, given the greatest of each lane.
+    cdef Py_ssize_t i, j, found = n - TOPS
+    cdef int lane = 0
+    cdef real v = greatest(tops)
+    if not v > m[0]:
+        return False
+    # Loops without a break: no branch to guess.
+    for j in range(TOPS):
+        lane = <int>j if tops[j] >= v else lane
+    found += lane
+    for i in range(n // TOPS):
+        found = i * TOPS + lane if x[i * TOPS + lane] >= v else found
+    m[0] = v
+    place[0] = found
+    return True
+
+
+cdef bint raise_maximum(const real* x, Py_ssize_t n, real* m, Py_ssize_t* place) noexcept nogil:
+    # The same from the start.
+    cdef Py_ssize_t i, j, rows = (n + TOPS - 1) // TOPS, found = 0
+    cdef real a[TOPS]
     cdef real v = m[0]
     cdef const real* r
     if n < TOPS:
@@ -40,34 +70,21 @@ cdef bint raise_maximum(const real* x, Py_ssize_t n, real* m, Py_ssize_t* place)
             r = x + min(i * TOPS, n - TOPS)
             for j in range(TOPS):
                 a[j] = larger(r[j], a[j])
-        for j in range(16):
-            b[j] = larger(a[j + 16], a[j])
-        for j in range(8):
-            b[j] = larger(b[j + 8], b[j])
-        for j in range(4):
-            b[j] = larger(b[j + 4], b[j])
-        v = larger(larger(b[3], b[1]), larger(b[2], b[0]))
-        if not v > m[0]:
-            return False
-        # Loops without a break: no branch to guess.
-        for j in range(TOPS):
-            lane = <int>j if a[j] >= v else lane
-        found += lane
-        for i in range(n // TOPS):
-            found = i * TOPS + lane if x[i * TOPS + lane] >= v else found
+        return raise_to(a, x, n, m, place)
     m[0] = v
     place[0] = found
     return True
 
 
 cdef inline bint is_low(real m) noexcept nogil:
-    # Whether e is exp(x - m) times a factor near 2^31, which float32 saves operations by.
+    # Whether e is exp(x - m) times a factor near 2^31, which float32 saves operations by. Then m has a say in the factor
+    # alone: in m's place there may be any value from which the maximum is not far.
     return real is float and abs_f32(<float>m) < <float>LOW
 
 
-cdef inline double unit_of(real m) noexcept nogil:
-    # What e are relative to; close to what the maximum's e is rounded to.
-    return exp_top_f64(m, halvings_f32(<float>m)) if is_low(m) else 1.0
+cdef inline double unit_of(real m, real near) noexcept nogil:
+    # What e computed with a value near the maximum are relative to; close to what the maximum's e is rounded to.
+    return exp_top_f64(m, halvings_f32(<float>near)) if is_low(near) else 1.0
 
 
 cdef inline real exp_below(real x, real m) noexcept nogil:
@@ -118,6 +135,26 @@ cdef void exp_chunk(const real* x, real m, real* e, Py_ssize_t n, const real* ah
                 fetch(ahead + at, PIECE * sizeof(real))
                 for j in range(at, min(at + PIECE, n)):
                     e[j] = exp_diff_f64(x[j], m)
+
+
+cdef bint exp_and_raise(const real* x, real near, real* e, Py_ssize_t n, const real* ahead, real* m, Py_ssize_t* place) noexcept nogil:
+    # exp_chunk() and raise_maximum() in one, of a float32 chunk of TOPS values or more.
+    cdef Py_ssize_t i, j, at
+    cdef real t[TOPS]
+    cdef real a[TOPS]
+    for j in range(TOPS):
+        a[j] = m[0]
+    for i in range((n + TOPS - 1) // TOPS):
+        at = min(i * TOPS, n - TOPS)
+        fetch(ahead + at, TOPS * sizeof(real))
+        fetch(e + at + CHUNK, TOPS * sizeof(real))
+        for j in range(TOPS):
+            t[j] = exp_scaled_f32(x[at + j], near) if real is float else exp_below(x[at + j], near)
+        for j in range(TOPS):
+            a[j] = larger(x[at + j], a[j])
+        for j in range(TOPS):
+            e[at + j] = t[j]
+    return raise_to(a, x, n, m, place)
 
 
 cdef double sum_exponentials(const real* e, Py_ssize_t n) noexcept nogil:
@@ -224,6 +261,28 @@ cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const re
     return m
 
 
+cdef inline real low_guess(const RowJob* job, Py_ssize_t i, const real* _) noexcept nogil:
+    # The greatest of a row's first values, from which the maximum is seldom far; NaN if e have no short way.
+    cdef Py_ssize_t j, top, base = i * job.classes
+    cdef real room[TOPS]
+    cdef real m
+    load(job.entries.code, job.x, base, room, TOPS)
+    for j in range(TOPS):
+        room[j] = larger(room[j], <real>-INFINITY)
+    m = greatest(room)
+    # Where e are written over the logits there is no second try.
+    if job.classes > BLOCK and job.grad == job.x and row_maximum(job, i, &top, _) - m > <real>HIGHER:
+        return <real>NAN
+    return m if is_low(m) else <real>NAN
+
+
+cdef real find_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, bint* infinite, const real* _) noexcept nogil:
+    # The maximum, or if that is infinite, of the row that stands for this one.
+    cdef real m = row_maximum(job, i, top, _)
+    infinite[0] = m == <real>INFINITY
+    return limit_maximum(job, i, _) if infinite[0] else m
+
+
 cdef inline real* exponentials(const RowJob* job, real* room, Py_ssize_t r, Py_ssize_t first, Py_ssize_t start) noexcept nogil:
     # Where the e of row first + r are kept from its class start on: in the gradient's own memory; where that is
     # narrower, not wanted or the logits', rows of a block side by side, aligned, and of a longer row the chunk at hand.
@@ -242,41 +301,47 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     cdef real x_room[CHUNK]
     cdef real e_room[WIDE_ROOM]
     cdef real m[SIDE]
+    cdef real near[SIDE]            # what e are computed with
     cdef real x_y[SIDE]
     cdef Py_ssize_t top[SIDE]
     cdef bint infinite[SIDE]
+    # Where it is quick to find or smoothing needs it, the maximum comes first.
+    cdef bint guessing = real is float and c >= GUESSED and job.smoothing == 0.0, guessed, raised
     cdef double unit[SIDE]
     cdef double smooth[LANES]
     cdef double sums[2]
+    cdef Py_ssize_t place = 0
     cdef const real* x
     cdef real* e
     cdef real* g
+    cdef real* top_e
     cdef const double* w
-    cdef double v = job.smoothing / <double>c, factor
+    cdef const real* ahead
+    cdef double v = job.smoothing / <double>c, factor, held = 0.0
     for r in range(padded):
         m[r] = <real>0.0
+        near[r] = <real>0.0
         x_y[r] = <real>0.0
-        side.m[r] = 0.0
         infinite[r] = False
         if side.y[r] >= 0:
-            m[r] = row_maximum(job, first + r, top + r, _)
             load(code, job.x, (first + r) * c + side.y[r], x_y + r, 1)
-            side.m[r] = m[r]
-            if m[r] == <real>INFINITY:
-                infinite[r] = True
-                m[r] = limit_maximum(job, first + r, _)
-                side.m[r] = side.m[r] + m[r]
-                to_limit(x_y + r, 1, 1)
-    for r in range(padded):
-        unit[r] = unit_of(m[r])
+            m[r] = <real>-INFINITY
+            top[r] = -1
+            near[r] = low_guess(job, first + r, _) if guessing else <real>NAN
+            if near[r] != near[r]:
+                m[r] = find_maximum(job, first + r, top + r, infinite + r, _)
+                near[r] = m[r]
     for r in range(n):
         if side.y[r] < 0:
             continue
         base = (first + r) * c
+        guessed = top[r] < 0
         sums[0] = sums[1] = 0.0
         if v != 0.0:
             clear_lanes(smooth)
-        for chunk in range(chunks):
+        top_e = NULL
+        chunk = 0
+        while chunk < chunks:
             start = chunk * CHUNK
             size = min(c - start, CHUNK)
             x = <const real*>job.x + base + start
@@ -286,7 +351,32 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 x = x_room
                 if infinite[r]:
                     to_limit(x_room, size, 1)
-            exp_chunk(x, m[r], e, size, <const real*>job.x + (base + n * c + start) if native else x)
+            ahead = <const real*>job.x + (base + n * c + start) if native else x
+            chunk += 1
+            if guessed:
+                if size >= TOPS:
+                    raised = exp_and_raise(x, near[r], e, size, ahead, m + r, &place)
+                else:
+                    exp_chunk(x, near[r], e, size, ahead)
+                    raised = raise_maximum(x, size, m + r, &place)
+                if m[r] - near[r] > <real>HIGHER:
+                    # Once more, from the maximum.
+                    m[r] = find_maximum(job, first + r, top + r, infinite + r, _)
+                    near[r] = m[r]
+                    guessed = False
+                    sums[0] = sums[1] = 0.0
+                    chunk = 0
+                    continue
+                if raised:
+                    if top_e != NULL:
+                        add_chunk(sums, held)
+                        if kept:
+                            top_e[0] = <real>held
+                    top[r] = start + place
+                    top_e = e + place
+                    held = <double>top_e[0]
+            else:
+                exp_chunk(x, near[r], e, size, ahead)
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>0.0
@@ -297,9 +387,14 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
         if v != 0.0:
             side.smooth[r] = total(smooth)
     for r in range(padded):
+        side.m[r] = m[r] + <real>INFINITY if infinite[r] else m[r]
+        if infinite[r]:
+            to_limit(x_y + r, 1, 1)
+    for r in range(padded):
+        unit[r] = unit_of(m[r], near[r])
         side.gap[r] = <double>m[r] - <double>x_y[r]
         side.s[r] = side.s[r] / unit[r]
-        side.own[r] = <double>exp_below(x_y[r], m[r]) / unit[r]
+        side.own[r] = <double>exp_below(x_y[r], near[r]) / unit[r]
     finish_sides(job, side, padded)
     if job.grad == NULL:
         return
@@ -317,7 +412,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
                 load(code, job.x, base + start, x_room, size)
                 if infinite[r]:
                     to_limit(x_room, size, 1)
-                exp_chunk(x_room, m[r], e, size, x_room)
+                exp_chunk(x_room, near[r], e, size, x_room)
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>unit[r]
             g = <real*>job.grad + base + start if native else x_room

@@ -235,7 +235,7 @@ def find_top(job, teacher, i, logits):
         m = real(NAN) if nan != 0 or count != 1 else real(0.0)
         if c <= CHUNK:
             to_limit(carray(logits, c), 1)
-    return Sum(np.float64(m), unit_of(m), 0.0, 0.0, top, infinite)
+    return Sum(np.float64(m), unit_of(m, m), 0.0, 0.0, top, infinite)
 
 
 @inline

@@ -51,10 +51,12 @@ from fastloss._numba.rows import (
 from fastloss._numba.soft_heads import finish_heads, open_heads
 
 LOW = 256.0  # float32 rows whose maximum is below this in magnitude have a shorter way still
+GUESSED = 768  # rows of so many classes do not look for their maximum first
+HIGHER = 40.0  # and by so much the maximum may be above what was taken for it
 PIECE = 256  # exponentials between two looks ahead in memory
 TINY = 1e-30  # a factor below this may not fit into float32
 E_ROOM = 5120  # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
-ROOM = E_ROOM + CHUNK + 2 * SIDE  # elements of work that the kernel needs
+ROOM = E_ROOM + CHUNK + 3 * SIDE  # elements of work that the kernel needs
 
 
 @inline
@@ -118,13 +120,13 @@ def exp_chunk_f64(x, m, e, n):
 
 
 @inline
-def unit_f32(m):
-    """What e are relative to; close to what the maximum's e is rounded to."""
-    return exp_top_f64(np.float64(m), np.float64(halvings_f32(m))) if abs(m) < LOW else 1.0
+def unit_f32(m, near):
+    """What e computed with a value near the maximum are relative to; close to what the maximum's e is rounded to."""
+    return exp_top_f64(np.float64(m), np.float64(halvings_f32(near))) if abs(near) < LOW else 1.0
 
 
 @inline
-def unit_f64(m):
+def unit_f64(m, near):
     return 1.0
 
 
@@ -242,6 +244,25 @@ def row_maximum(x, base, c, x_room):
     return m, top
 
 
+@inline
+def low_guess(x, base, x_room):
+    """The greatest of a row's first values, from which the maximum is seldom far; NaN if e have no short way."""
+    m, _ = greatest(ptr(view(x, base, base + TOPS, x_room), 0), TOPS, x_room.dtype.type(-INFINITY))
+    return m if abs(m) < LOW else x_room.dtype.type(np.nan)
+
+
+@inline
+def find_maximum(x, base, c, x_room, work):
+    """A row's maximum, where it is, and whether it is infinite: then it is that of the row that stands for this one."""
+    m, top = row_maximum(x, base, c, x_room)
+    if m == INFINITY:
+        return limit_maximum(x, base, c, work), top, True
+    return m, top, False
+
+
+maximum_apart, find_again = apart(row_maximum), apart(find_maximum)
+
+
 def exponentials(grad, room, first, c, in_place):
     """Where e are kept, how far apart rows and classes are, and whether gradients are written over them.
 
@@ -294,7 +315,7 @@ def wide_rows(
     # Once more: what is inlined here can't tell otherwise that there is nothing to count.
     x, class_weight, grad, work, infinite = bare(x), bare(class_weight), bare(grad), bare(work), bare(infinite)
     e_room, x_room, real = work[:E_ROOM], work[E_ROOM : E_ROOM + CHUNK], work[E_ROOM + CHUNK :]
-    m, x_y = real[:padded], real[SIDE : SIDE + padded]
+    m, x_y, near = real[:padded], real[SIDE : SIDE + padded], real[2 * SIDE : 2 * SIDE + padded]
     sums, gaps = ptr(lanes, 0), ptr(lanes, LANES)
     y, top, s, unit = (
         indices(room, Y, padded),
@@ -305,31 +326,37 @@ def wide_rows(
     gap, own = side(room, GAP, padded), side(room, OWN, padded)
     smooth, maxima = side(room, SMOOTH, padded), side(room, MAXIMUM, padded)
     zero, v = work.dtype.type(0.0), smoothing / np.float64(c)
+    guessing = work.itemsize == 4 and c >= GUESSED and smoothing == 0.0
     for r in range(padded):
         m[r] = zero
+        near[r] = zero
         x_y[r] = zero
-        maxima[r] = zero
         infinite[r] = False
         if y[r] >= 0:
             base = (first + r) * c
-            m[r], top[r] = row_maximum(x, base, c, x_room)
             x_y[r] = value_at(x, base + y[r], work)
-            maxima[r] = m[r]
-            if m[r] == INFINITY:
-                infinite[r] = True
-                m[r] = limit_maximum(x, base, c, work)
-                maxima[r] += m[r]
-                to_limit(x_y[r : r + 1], 1)
-    for r in range(padded):
-        unit[r] = unit_of(m[r])
+            near[r] = np.nan
+            if guessing:
+                near[r] = low_guess(x, base, x_room)
+                # Where e are written over the logits there is no second try.
+                if in_place and c > BLOCK and maximum_apart(x, base, c, x_room)[0] - near[r] > HIGHER:
+                    near[r] = np.nan
+            if near[r] != near[r] or c <= CHUNK:
+                # Of a single chunk it is as quick to look for the maximum first.
+                m[r], top[r], infinite[r] = find_maximum(x, base, c, x_room, work)
+                near[r] = near[r] if m[r] - near[r] <= HIGHER and not infinite[r] else m[r]
+            else:
+                m[r], top[r] = -INFINITY, -1
     kept, width, step, over = exponentials(grad, e_room, first, c, in_place)
     for r in range(n):
         if y[r] < 0:
             continue
-        sum_ = lost = 0.0
+        guessed = top[r] < 0
+        sum_ = lost = held = 0.0
+        held_at, start = -1, 0
         if v != 0.0:
             clear(gaps)
-        for start in range(0, c, CHUNK):
+        while start < c:
             size = min(c - start, CHUNK)
             place = (first + r) * c + start
             e = ptr(kept, r * width + start * step)
@@ -341,20 +368,44 @@ def wide_rows(
             p = ptr(part, 0)
             for k in range(0, size, PIECE):
                 fetch(ptr(x, place + n * c + k))
-                exp_chunk(ptr(p, k), m[r], ptr(e, k), min(size - k, PIECE))
+                exp_chunk(ptr(p, k), near[r], ptr(e, k), min(size - k, PIECE))
+            if guessed:
+                m[r], found = raise_maximum(p, size, m[r])
+                if m[r] - near[r] > HIGHER:
+                    # Once more, from the maximum.
+                    m[r], top[r], infinite[r] = find_again(x, (first + r) * c, c, x_room, work)
+                    near[r] = m[r]
+                    guessed = False
+                    sum_ = lost = 0.0
+                    start = 0
+                    continue
+                if found >= 0:
+                    if held_at >= 0:
+                        sum_, lost = add_chunk(sum_, lost, held)
+                        if step > 0:
+                            kept[r * width + held_at] = held
+                    top[r] = start + found
+                    held_at, held = top[r], np.float64(e[found])
             # One maximum stays out of the sum, whose digits it would swallow.
             if start <= top[r] < start + size:
                 e[top[r] - start] = zero
             sum_, lost = add_chunk(sum_, lost, sum_exponentials(e, sums, size))
             if v != 0.0:
                 add_smoothing(gaps, p, m[r], class_weight[start : start + size], size)
+            start += CHUNK
         s[r] = sum_ + lost
         if v != 0.0:
             smooth[r] = total(gaps)
     for r in range(padded):
+        maxima[r] = m[r] + work.dtype.type(INFINITY) if infinite[r] else m[r]
+        if infinite[r]:
+            to_limit(x_y[r : r + 1], 1)
+    for r in range(padded):
+        unit[r] = unit_of(m[r], near[r])
+    for r in range(padded):
         gap[r] = np.float64(m[r]) - np.float64(x_y[r])
         s[r] = s[r] / unit[r]
-        own[r] = np.float64(exp_below(x_y[r], m[r])) / unit[r]
+        own[r] = np.float64(exp_below(x_y[r], near[r])) / unit[r]
     if head.size > 0:
         finish_heads(ptr(room, 0), padded, smoothing, c, w_sum, ptr(head, 0), head.size)
     else:
@@ -374,7 +425,7 @@ def wide_rows(
             place = (first + r) * c + start
             e = ptr(kept, r * width + start * step)
             if c > BLOCK:
-                refill(x, grad, e, place, size, m[r], infinite[r], x_room)
+                refill(x, grad, e, place, size, near[r], infinite[r], x_room)
             if start <= top[r] < start + size:
                 e[top[r] - start] = unit[r]
             # Where e and g are the same memory, a loop over both would not be vectorised.
