@@ -38,6 +38,14 @@ def test_any_number_of_threads(loss, backend, dtype, reduction):
             assert_same_bits(case(backend, n_threads=n, **options), wanted, (case.params, n))
 
 
+def test_calls_in_a_row(loss, compiled):
+    # After some that follow each other closely, threads stay awake for the next.
+    case = build(loss, "float32", (70_001,), 9)
+    wanted = case(compiled, n_threads=1)
+    for k in range(40):
+        assert_same_bits(case(compiled, n_threads=(None, None, 2, 3)[k % 4]), wanted, k)
+
+
 @pytest.mark.parametrize("width", [65, 700, 5000])
 @pytest.mark.parametrize("name", ROWS)
 def test_any_number_of_threads_over_wide_rows(name, backend, width):

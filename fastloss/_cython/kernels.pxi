@@ -74,8 +74,6 @@ cdef struct Entries:
 
 ctypedef bint (*Kernel)(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
-from fastloss._threads import submit
-
 include "primitives_generated.pxi"
 include "elementwise_generated.pxi"
 include "blocks.pxi"
@@ -91,64 +89,7 @@ ROW_LOSSES = {
 SIZES = {"BLOCK": BLOCK, "CHUNK": CHUNK, "LANES": LANES, "NARROW": NARROW, "SIDE": SIDE}
 
 
-cdef class Task:
-    # A kernel over blocks, in pieces that threads claim one after the other, so a thread that comes late or whose
-    # core is busy elsewhere does not hold up the call. One that comes after the end finds nothing to do.
-    cdef Kernel kernel
-    cdef const void* job
-    cdef Py_ssize_t blocks
-    cdef Py_ssize_t burst       # pieces between two looks at pending signals
-    cdef int64_t pieces, claimed, active, bad
-
-    def __call__(self):
-        while self.work():
-            pass
-
-    cdef bint work(self):
-        # Work until nothing is left, or for a while; returns whether there may be more.
-        cdef int64_t k = 0, done = 0
-        with nogil:
-            atomic_add(&self.active, 1)
-            while done < self.burst:
-                k = atomic_add(&self.claimed, 1)
-                if k >= self.pieces:
-                    break
-                if self.kernel(self.job, self.blocks * k // self.pieces, self.blocks * (k + 1) // self.pieces):
-                    atomic_add(&self.bad, 1)
-                done += 1
-            atomic_add(&self.active, -1)
-        return k < self.pieces
-
-    cdef void close(self) noexcept nogil:
-        # Let nobody begin another piece, and wait for those who have: the job is about to go.
-        atomic_add(&self.claimed, self.pieces)
-        while atomic_add(&self.active, 0) > 0:
-            yield_core()
-
-
-cdef bint launch(Kernel kernel, const void* job, Py_ssize_t blocks, Py_ssize_t size, int threads) except? True:
-    # Run a kernel over all blocks, of `size` elements each.
-    cdef Task task
-    cdef bint bad
-    if blocks < 2 or (threads <= 1 and blocks * size <= SPAN):
-        with nogil:
-            bad = kernel(job, 0, blocks)
-        return bad
-    task = Task.__new__(Task)
-    task.kernel = kernel
-    task.job = job
-    task.blocks = blocks
-    task.pieces = min(blocks, max(blocks * size // SPAN + 1, 32 * threads if threads > 1 else 1))
-    task.burst = max(1, SPAN // max(1, blocks * size // task.pieces))
-    try:
-        for _ in range(min(<int64_t>threads, task.pieces) - 1):
-            submit(task, threads)
-        while task.work():
-            PyErr_CheckSignals()
-    finally:
-        with nogil:
-            task.close()
-    return task.bad > 0
+include "tasks.pxi"
 
 
 cdef Code code_of(cnp.ndarray a) noexcept:

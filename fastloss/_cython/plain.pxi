@@ -14,6 +14,8 @@ cdef extern from *:
     """
     object fastloss_allocate(object kind, Py_ssize_t n)
 
+from time import perf_counter
+
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_SET_ITEM
 
@@ -23,6 +25,14 @@ from fastloss._results import LossGrad, TDLossGrad
 from fastloss._threads import GRAIN, choose
 
 cdef Py_ssize_t reused_bytes = LEAST, thread_grain = GRAIN
+
+cdef enum:
+    STREAK = 8      # calls in a row after which the next is expected soon, and threads stay awake for it
+    FINER = 16      # so many times less work is worth a thread that is awake
+
+cdef double SOON = 75e-6    # seconds that the pool's threads look for more work
+cdef double last_end = 0.0  # of a call that threads may have been worth
+cdef Py_ssize_t streak = 0  # of such calls, one soon after the other
 
 
 cdef inline object result(object kind, object loss, object grad, object third=None):
@@ -122,12 +132,17 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     # Run a kernel over n entries of `width` elements, `block` entries to a block. Returns the loss, or None if a
     # target is bad.
     cdef cnp.npy_intp blocks = (e.n + block - 1) // block
-    cdef Py_ssize_t size = e.n * width
+    cdef Py_ssize_t size = e.n * width, grain = grains * thread_grain
     cdef double partial
     cdef cnp.ndarray partials
     cdef int threads = 1
-    if n_threads is not None or size >= 2 * grains * thread_grain:
-        threads = choose(n_threads, size, grains * thread_grain)
+    cdef bint large = FINER * size >= 2 * grain
+    global last_end, streak
+    if large:
+        streak = streak + 1 if perf_counter() - last_end < SOON else 0
+        grain = grain // FINER if streak >= STREAK else grain
+    if n_threads is not None or size >= 2 * grain:
+        threads = choose(n_threads, size, grain)
     if blocks == 1:
         e.partials = &partial
         return None if kernel(job, 0, 1) else partial / divisor
@@ -135,6 +150,8 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     e.partials = <double*>cnp.PyArray_DATA(partials)
     if launch(kernel, job, blocks, block * width, threads):
         return None
+    if large:
+        last_end = perf_counter()
     partial = exact_total(e.partials, blocks)
     return (partial if partial == partial else <double>exact_sum(partials)) / divisor
 
