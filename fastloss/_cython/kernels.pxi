@@ -32,6 +32,8 @@ cdef extern from "platform.h" nogil:
     void prefetch(const void*)
     int64_t atomic_add(int64_t*, int64_t)   # returns what was there before
     void yield_core()
+    int this_cpu()
+    void leave_cpu(int)
     Py_ssize_t halves_to_f32(const uint16_t*, float*, Py_ssize_t)
     Py_ssize_t f32_to_halves(const float*, uint16_t*, Py_ssize_t)
     # Pointers through which no other is written: else a loop of many arrays is not vectorised.

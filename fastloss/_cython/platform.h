@@ -53,6 +53,23 @@ static inline double from_bits_f64(uint64_t k) { double x; memcpy(&x, &k, sizeof
 #define atomic_add(p, v) _InterlockedExchangeAdd64((p), (v))
 #endif
 
+/* The CPU that the calling thread runs on, and a way to another one if it may use any: back to all of them thereafter. */
+#ifdef __linux__
+#include <sched.h>
+#define this_cpu() sched_getcpu()
+static inline void leave_cpu(int cpu) {
+    cpu_set_t allowed, others;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    others = allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+#define this_cpu() (-1)
+#define leave_cpu(cpu) ((void)(cpu))
+#endif
+
 #ifdef _WIN32
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>

@@ -26,6 +26,7 @@ cdef struct Board:
     int64_t offers          # so far, counted
     int64_t looking         # threads that are about to take it up: it must not go
     int64_t waiting         # threads that are awake
+    int cpu                 # that the last caller ran on
 
 
 cdef Board board
@@ -69,6 +70,9 @@ cdef void wait_for_more() noexcept nogil:
     atomic_add(&board.waiting, 1)
     while k < PATIENCE:
         last = seen
+        # On the caller's own CPU it would but take turns with it, and who never sleeps is not moved.
+        if this_cpu() == board.cpu:
+            leave_cpu(board.cpu)
         if atomic_add(&board.work, 0) != 0:
             take_up(&seen)
         k = k + 1 if seen == last else 0
@@ -81,6 +85,7 @@ cdef bint offer_work(Work* w) noexcept nogil:
     if atomic_add(&board.callers, 1) != 0:
         atomic_add(&board.callers, -1)
         return False
+    board.cpu = this_cpu()
     atomic_add(&board.offers, 1)
     atomic_add(&board.work, <int64_t><Py_ssize_t>w)
     return True
