@@ -16,7 +16,7 @@ cdef struct Work:
     Py_ssize_t blocks
     Py_ssize_t burst        # pieces between two looks at pending signals
     int64_t pieces, claimed, active, bad
-    int64_t places          # for threads that are awake
+    int64_t places          # for other threads than the caller's
 
 
 cdef struct Board:
@@ -26,6 +26,7 @@ cdef struct Board:
     int64_t offers          # so far, counted
     int64_t looking         # threads that are about to take it up: it must not go
     int64_t waiting         # threads that are awake
+    int64_t called          # threads that have been told to wake up
     int cpu                 # that the last caller ran on
 
 
@@ -99,6 +100,8 @@ cdef void end_work(Work* w, bint offered) noexcept nogil:
         while atomic_add(&board.looking, 0) > 0:  # whoever saw it is active by then
             yield_core()
         atomic_add(&board.callers, -1)
+    if atomic_add(&board.called, 0) > 0:  # perhaps on this CPU
+        yield_core()
     while atomic_add(&w.active, 0) > 0:
         yield_core()
 
@@ -108,7 +111,9 @@ cdef class Task:
 
     def __call__(self):
         with nogil:
-            work_on(&self.work, True)
+            atomic_add(&board.called, -1)
+            if atomic_add(&self.work.places, -1) > 0:
+                work_on(&self.work, True)
             wait_for_more()
 
 
@@ -131,12 +136,13 @@ cdef bint launch(Kernel kernel, const void* job, Py_ssize_t blocks, Py_ssize_t s
     w.burst = max(1, SPAN // max(1, blocks * size // w.pieces))
     w.places = helpers = min(<int64_t>threads, w.pieces) - 1
     try:
-        if helpers > 0:
-            offered = offer_work(w)
-            if offered:
-                helpers -= atomic_add(&board.waiting, 0)
+        offered = helpers > 0 and offer_work(w)
+        if offered:
+            helpers -= atomic_add(&board.waiting, 0) + atomic_add(&board.called, 0)
         while helpers > 0:
-            submit(task, threads)
+            atomic_add(&board.called, 1)
+            if submit(task, threads).cancelled():  # no thread could be started
+                atomic_add(&board.called, -1)
             helpers -= 1
         while True:
             with nogil:
