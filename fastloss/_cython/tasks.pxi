@@ -138,11 +138,10 @@ cdef bint launch(Kernel kernel, const void* job, Py_ssize_t blocks, Py_ssize_t s
     try:
         offered = helpers > 0 and offer_work(w)
         if offered:
-            helpers -= atomic_add(&board.waiting, 0) + atomic_add(&board.called, 0)
+            helpers -= atomic_add(&board.waiting, 0) + max(<int64_t>0, atomic_add(&board.called, 0))
         while helpers > 0:
-            atomic_add(&board.called, 1)
-            if submit(task, threads).cancelled():  # no thread could be started
-                atomic_add(&board.called, -1)
+            if not submit(task, threads).cancelled():  # a thread could be started; it may have begun already
+                atomic_add(&board.called, 1)
             helpers -= 1
         while True:
             with nogil:
