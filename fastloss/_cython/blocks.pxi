@@ -172,7 +172,7 @@ cdef inline void fetch(const void* p, Py_ssize_t size) noexcept nogil:
 
 cdef inline void fetch_entries(const Entries* e, Py_ssize_t start, Py_ssize_t n) noexcept nogil:
     # Weights and flags that each entry has its own of.
-    cdef Py_ssize_t size = 8 if e.weight_code == F64 else 4
+    cdef Py_ssize_t size = bytes_of(e.weight_code)
     if e.weight != NULL and e.weight_run == 1:
         fetch(<const char*>e.weight + start * size, n * size)
     if e.mask != NULL and e.mask_run == 1:
@@ -310,23 +310,28 @@ cdef double total(double* v) noexcept nogil:
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
 
 
+cdef inline void add_chunk(double* sums, double v) noexcept nogil:
+    # A sum and what its roundings lost: of 100 chunks they would be felt in float64.
+    cdef double s = sums[0] + v, part = s - sums[0]
+    sums[1] += (sums[0] - (s - part)) + (v - part)
+    sums[0] = s
+
+
 cdef double exact_total(const double* v, Py_ssize_t n) noexcept nogil:
     # Correctly rounded sum of the blocks' sums, as of _blocks.exact_sum in a tenth of its time; NaN where that is not
     # certain: infinite, or so close to the middle of two floats that what the sum of the lost parts lost may decide.
     cdef Py_ssize_t i
-    cdef double s = 0.0, lost = 0.0, size = 0.0, t, part, rest, off
+    cdef double[2] sums = [0.0, 0.0]
+    cdef double size = 0.0, lost, off
     for i in range(n):
-        t = s + v[i]
-        part = t - s
-        lost += (s - (t - part)) + (v[i] - part)
-        s = t
+        add_chunk(sums, v[i])
         size += abs_f64(v[i])
-    t = s + lost
-    part = t - s
-    rest = (s - (t - part)) + (lost - part)
+    lost = sums[1]
+    sums[1] = 0.0
+    add_chunk(sums, lost)
     # Four times n^2 u^2 of the terms' size, u = 2^-53; and more than what adding it to the rest is rounded by.
-    off = <double>n * <double>n * size * 4.9303806576313238e-32 + abs_f64(rest) * 8.8817841970012523e-16
-    return t if t + (rest + off) == t and t + (rest - off) == t else <double>NAN
+    off = <double>n * <double>n * size * 4.9303806576313238e-32 + abs_f64(sums[1]) * 8.8817841970012523e-16
+    return sums[0] if sums[0] + (sums[1] + off) == sums[0] and sums[0] + (sums[1] - off) == sums[0] else <double>NAN
 
 
 cdef inline Py_ssize_t before_line(const real* p) noexcept nogil:

@@ -14,10 +14,10 @@ cdef extern from *:
     """
     object fastloss_allocate(object kind, Py_ssize_t n)
 
-from time import perf_counter
-
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_SET_ITEM
+
+from time import perf_counter
 
 from fastloss._blocks import exact_sum
 from fastloss._memory import LEAST, empty

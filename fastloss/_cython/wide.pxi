@@ -51,26 +51,25 @@ cdef inline bint raise_to(const real* tops, const real* x, Py_ssize_t n, real* m
 
 cdef bint raise_maximum(const real* x, Py_ssize_t n, real* m, Py_ssize_t* place) noexcept nogil:
     # The same from the start.
-    cdef Py_ssize_t i, j, rows = (n + TOPS - 1) // TOPS, found = 0
+    cdef Py_ssize_t i, j, found = 0
     cdef real a[TOPS]
     cdef real v = m[0]
     cdef const real* r
-    if n < TOPS:
-        for i in range(n):
-            v = larger(x[i], v)
-        if not v > m[0]:
-            return False
-        for i in range(n):
-            found = i if x[i] >= v else found
-    else:
+    if n >= TOPS:
         for j in range(TOPS):
             a[j] = v
-        for i in range(rows):
+        for i in range((n + TOPS - 1) // TOPS):
             # The last row of lanes may overlap the one before: a maximum does not mind.
             r = x + min(i * TOPS, n - TOPS)
             for j in range(TOPS):
                 a[j] = larger(r[j], a[j])
         return raise_to(a, x, n, m, place)
+    for i in range(n):
+        v = larger(x[i], v)
+    if not v > m[0]:
+        return False
+    for i in range(n):
+        found = i if x[i] >= v else found
     m[0] = v
     place[0] = found
     return True
@@ -194,13 +193,6 @@ cdef double sum_exponentials(const real* e, Py_ssize_t n) noexcept nogil:
         for j in range(4):
             b[j] = b[j] + b[j + 4]
         return (b[0] + b[2]) + (b[1] + b[3])
-
-
-cdef inline void add_chunk(double* sums, double v) noexcept nogil:
-    # A sum and what its roundings lost: of 100 chunks they would be felt in float64.
-    cdef double s = sums[0] + v, part = s - sums[0]
-    sums[1] += (sums[0] - (s - part)) + (v - part)
-    sums[0] = s
 
 
 cdef void fold(double* lanes, double* sums) noexcept nogil:
