@@ -20,9 +20,11 @@ _Z_LOSS, _SOFTCAP, _TEMPERATURE = non_negative("z_loss", 0.0), positive("softcap
 
 
 def is_soft(target: Any) -> bool:
-    """Whether a target holds a value per class: it is of a floating type (an empty list counts as indices)."""
+    """Whether a target holds a value per class: it is of a floating type (an empty list, which has none, does not)."""
     array = target if isinstance(target, np.ndarray) else _validate.plain("target", target)
-    return array.dtype.kind not in "iu" and _validate.is_float(array.dtype) and array.size > 0
+    if array.dtype.kind in "iu" or not _validate.is_float(array.dtype):
+        return False
+    return array.size > 0 or not isinstance(target, (list, tuple))
 
 
 def how(

@@ -219,6 +219,29 @@ def test_statistics(classes, backend, dtype):
     assert fl.cross_entropy_stats(np.zeros((1, 4)), np.array([2]), backend=backend).argmax[0] == 0
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 70), (0, 1100)])
+@pytest.mark.parametrize(
+    "options", [{}, {"z_loss": 0.25, "weight": True}, {"label_smoothing": 0.25, "class_mask": True}]
+)
+def test_soft_targets_of_an_empty_batch_are_taken_like_indices(shape, options, backend):
+    classes = shape[-1]
+    arrays = {"weight": np.ones(classes), "class_mask": np.ones(classes, bool)}
+    options = {name: arrays.get(name, value) for name, value in options.items()}
+    x = np.zeros(shape)
+    for target in (np.zeros(shape), np.zeros(shape[:-1], int)):
+        for reduction, expected in [("mean", np.nan), ("weighted_mean", np.nan), ("sum", 0.0)]:
+            loss, grad = fl.cross_entropy(x, target, reduction=reduction, backend=backend, **options)
+            np.testing.assert_equal(loss, expected)
+            assert grad.shape == shape
+        assert fl.cross_entropy(x, target, reduction="none", backend=backend, **options).loss.shape == shape[:-1]
+        with fl.use_backend(backend):
+            assert fl.grad_hess(fl.cross_entropy, x, target, **options).hess.shape == shape
+
+
+def test_an_empty_list_is_a_target_of_no_rows(backend):
+    assert np.isnan(fl.cross_entropy(np.zeros((0, 3)), [], backend=backend).loss)
+
+
 def test_focal_of_a_certain_row_is_zero(backend):
     for gamma in (0.0, 0.5, 2.0):
         loss, grad = fl.softmax_focal_loss(np.array([[800.0, 0.0]]), np.array([0]), gamma=gamma, backend=backend)
