@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 
 from fastloss import _run, _validate
-from fastloss._blocks import exact_sum
 from fastloss._results import LossGrad
 from fastloss.registry import LOSSES
 
@@ -79,4 +78,4 @@ def overlap(
     if buffers.grad is not None:
         rise = (a[:, None] * labels + b[:, None] + c[:, None] * p) * slope * (factor * _run._scale(divisor))[:, None]
         buffers.grad[...] = np.where(used[:, None], rise, 0.0).reshape(x.shape)
-    return LossGrad(*buffers.finish(exact_sum(loss) if groups else 0.0, divisor, reduction))
+    return LossGrad(*buffers.finish(loss, divisor, reduction))

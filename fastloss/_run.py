@@ -45,6 +45,12 @@ def _quotient(total: float, divisor: float) -> float:
     return total / divisor if divisor != 0.0 else math.nan
 
 
+class Recorded(str):
+    """A reduction that keeps the partial sums of its call, so that those of several calls can be added (`LossSum`)."""
+
+    partials: np.ndarray
+
+
 class Buffers:
     """The arrays a call writes: losses per entry, gradient, partial sums."""
 
@@ -67,8 +73,12 @@ class Buffers:
     def flat(self, array: np.ndarray | None, shape: tuple[int, ...] = (-1,)) -> np.ndarray | None:
         return None if array is None else array.reshape(shape)
 
-    def finish(self, total: float, divisor: float, reduction: str) -> tuple[float | np.ndarray, np.ndarray | None]:
+    def finish(
+        self, partials: np.ndarray, divisor: float, reduction: str
+    ) -> tuple[float | np.ndarray, np.ndarray | None]:
         """Loss and gradient as the caller gets them."""
+        if isinstance(reduction, Recorded):
+            reduction.partials = partials
         grad = self.grad
         if grad is not None:
             if divisor == 0.0:
@@ -79,6 +89,7 @@ class Buffers:
                 grad = self.out
         if self.losses is not None:
             return self.losses, grad
+        total = exact_sum(partials)
         return (total if reduction == "sum" else _quotient(total, divisor)), grad
 
 
@@ -119,7 +130,7 @@ def elementwise(
     if bad:
         _validate.check_domains(facts, x, y, z, kept)
         raise ValueError("an argument was changed by another thread during the call")
-    found = LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+    found = LossGrad(*buffers.finish(partials, divisor, reduction))
     if third_grad is not None and divisor == 0.0:
         third_grad.fill(0)
     return (*found, third_grad) if want_third else found
@@ -221,7 +232,7 @@ def rows(
     if bad:
         _validate.check_indices("target", t, classes, ignore, kept, shape)
         raise IndexError("target was changed by another thread during the call")
-    return LossGrad(*buffers.finish(exact_sum(partials), divisor, reduction))
+    return LossGrad(*buffers.finish(partials, divisor, reduction))
 
 
 def td_loss(
@@ -278,4 +289,4 @@ def td_loss(
     if bad:
         _validate.check_indices("actions", a, count, None, kept, shape)
         raise IndexError("actions was changed by another thread during the call")
-    return TDLossGrad(*buffers.finish(exact_sum(partials), divisor, reduction), td_error)
+    return TDLossGrad(*buffers.finish(partials, divisor, reduction), td_error)
