@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from types import ModuleType
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fastloss import _dispatch, _run, _threads, _validate
-from fastloss._blocks import BLOCK, block_rows, blocks_of
-from fastloss.registry import LOSSES, Loss
+import fastloss
+from fastloss import _dispatch, _run
+from fastloss._blocks import BLOCK, block_rows
+from fastloss._exact import ExactSum
+from fastloss.registry import LOSSES
+
+_OVERLAPS = ("dice_loss", "tversky_loss")  # a value for each pair of the first two axes
+_ROOTS = {"rmse_loss": "mse_loss"}  # roots of means of other losses
+NAMES = (*LOSSES, *_ROOTS, *_OVERLAPS)  # what can be summed
+_COMMON = {"sample_weight", "mask", "reduction", "normalizer", "grad", "out", "n_threads", "backend"}
 
 
-class ExactSum:
-    """A sum of floats without rounding errors: its value depends on neither order nor grouping."""
+def own_parameters(name: str) -> dict[str, Any]:
+    """Keywords that are a loss's own, with their defaults."""
+    signature = inspect.signature(getattr(fastloss, name)).parameters.values()
+    return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON}
 
-    def __init__(self) -> None:
-        self._units = 0  # of 2^-1074, of which every finite float is a multiple
-        self._special = 0.0
 
-    def add(self, values: np.ndarray) -> None:
-        for value in values.tolist():
-            if math.isfinite(value):
-                numerator, denominator = value.as_integer_ratio()
-                self._units += numerator << (1075 - denominator.bit_length())
-            else:
-                self._special += value
+@functools.cache
+def array_names(name: str) -> tuple[str, ...]:
+    """What a loss takes by place: prediction, target, and what else it must have of each row."""
+    signature = inspect.signature(getattr(fastloss, name)).parameters.values()
+    return tuple(p.name for p in signature if p.kind is not p.KEYWORD_ONLY)
 
-    def merge(self, other: ExactSum) -> None:
-        self._units += other._units
-        self._special += other._special
 
-    def value(self) -> float:
-        if self._special != 0.0:  # an infinity or NaN
-            return self._special
-        try:
-            return self._units / (1 << 1074)
-        except OverflowError:
-            return math.inf if self._units > 0 else -math.inf
+def entries_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a loss that is not reduced."""
+    if name in _OVERLAPS:
+        return shape[:2]
+    return shape[:-1] if name in LOSSES and LOSSES[name].kind != "elementwise" else shape
 
 
 class LossSum:
@@ -49,13 +53,16 @@ class LossSum:
     Parameters
     ----------
     loss : str
-        Name of an elementwise loss, or of one of rows of classes such as ``"cross_entropy"``.
+        Name of a loss, such as ``"cross_entropy"``.
     input_shape : tuple of int
         Shape of all the data; chunks are taken along the first axis.
+    reduction : {"mean", "weighted_mean"}, default "mean"
+        What :attr:`mean` divides by, as in the losses.
     backend, n_threads
         As in the losses.
     **params
-        The loss's own parameters.
+        The loss's own parameters, the same for all chunks. `nmae_loss` takes a number as ``norm``: no chunk has all
+        targets.
 
     Attributes
     ----------
@@ -66,6 +73,12 @@ class LossSum:
     ------
     TypeError, ValueError
         For an unknown loss or parameter, or a shape without rows.
+
+    Notes
+    -----
+    The total has the bits of ``reduction="sum"``, and so has the mean those of a single call's where the divisor is a
+    number of entries. Sums of weights and of class weights are correctly rounded here, while a single call's may
+    differ in the last digit.
 
     Examples
     --------
@@ -80,103 +93,186 @@ class LossSum:
     (20000.0, 1.0)
     """
 
-    def __init__(self, loss: str, input_shape: tuple[int, ...], *, backend=None, n_threads=None, **params) -> None:
-        if loss not in LOSSES or not (LOSSES[loss].pointwise or LOSSES[loss].kind == "rows"):
-            known = ", ".join(f.name for f in LOSSES.values() if f.pointwise or f.kind == "rows")
-            raise ValueError(f"loss must be one of {known}, got {loss!r}")
-        if not input_shape:
-            raise ValueError("input must have at least one axis")
-        self.loss = loss
+    def __init__(
+        self,
+        loss: str,
+        /,  # td_loss has a parameter of that name
+        input_shape: Sequence[int],
+        *,
+        reduction: str = "mean",
+        backend: str | None = None,
+        n_threads: int | None = None,
+        **params: Any,
+    ) -> None:
+        # A short alias is the same function under another name.
+        name = getattr(getattr(fastloss, loss, None), "__name__", None) if isinstance(loss, str) else None
+        if name not in NAMES:
+            raise ValueError(f"loss must be one of {', '.join(NAMES)}, got {loss!r}")
+        if not isinstance(reduction, str) or reduction not in ("mean", "weighted_mean"):
+            raise ValueError(f"reduction must be 'mean' or 'weighted_mean', got {reduction!r}")
+        self.loss = name
         # By name: modules and the registry's entries cannot be pickled.
         self._backend, self._n_threads = _dispatch.engine(backend).__name__.rpartition("_")[2], n_threads
-        self._class_weight, self._ignore_index = None, 0
-        if self.facts.kind == "rows":
-            if len(input_shape) < 2 or input_shape[-1] == 0:
-                raise ValueError(f"input must have rows of at least one class, got shape {tuple(input_shape)}")
-            self._class_weight = _validate.class_weight(params.pop("weight", None), input_shape[-1])
-            self._ignore_index = _validate.integer("ignore_index", params.pop("ignore_index", -100))
-            entries, block = math.prod(input_shape[1:-1]), block_rows(input_shape[-1])
-        else:
-            entries, block = math.prod(input_shape[1:]), BLOCK
-        self._params = self.facts.parse({name: value for name, value in params.items() if value is not None})
-        self._shape = tuple(input_shape)
-        self.granularity = block // math.gcd(block, entries) if entries else 1
-        self._total, self._weight, self._closed = ExactSum(), ExactSum(), False
+        self._reduction, self._shape = reduction, _shape(input_shape)
+        self.granularity = self._granularity()
+        self._params = self._check_params(params)
+        self._total, self._weight = ExactSum(), ExactSum()
+        self._rows, self._count, self._closed = 0, 0, False
 
-    def update(self, input, target, sample_weight=None, mask=None) -> None:
-        """Add a chunk of rows; indices in error messages count from its start."""
-        x = _validate.floats("input", input)
-        if x.ndim != len(self._shape) or x.shape[1:] != self._shape[1:]:
-            raise ValueError(f"input must be rows of shape {self._shape[1:]}, got shape {x.shape}")
+    def _granularity(self) -> int:
+        """Rows that fill whole blocks of partial sums."""
+        shape, block = self._shape, BLOCK
+        if self.loss in _OVERLAPS:
+            if len(shape) < 2:
+                raise ValueError(f"input_shape must have samples and classes on its first two axes, got {shape}")
+            return 1
+        if self._facts.kind != "elementwise":
+            if len(shape) < 2 or shape[-1] == 0:
+                raise ValueError(f"input_shape must have rows of at least one class, got {shape}")
+            block, shape = block_rows(shape[-1]), shape[:-1]
+        entries = math.prod(shape[1:])
+        return block // math.gcd(block, entries) if entries else 1
+
+    def _check_params(self, given: dict[str, Any]) -> dict[str, Any]:
+        known = own_parameters(self.loss)
+        unknown = given.keys() - known.keys()
+        if unknown:
+            raise TypeError(f"{self.loss}() got an unexpected keyword argument {min(unknown)!r}")
+        params = known | given
+        if isinstance(params.get("norm"), str):
+            raise ValueError(f"norm must be a number, got {params['norm']!r}: no chunk has all targets")
+        if len(array_names(self.loss)) == 2:  # the loss itself judges them, over no rows
+            x = np.empty((0, *self._shape[1:]), np.float32)
+            distribution = self.loss in LOSSES and self._facts.target == "distribution"
+            y = x if distribution else np.empty((0, *entries_shape(self.loss, x.shape)[1:]), np.int64)
+            y = np.empty(x.shape, np.int64) if self.loss in _OVERLAPS else y
+            self._function(x, y, grad=False, backend="numpy", **params)
+        return params
+
+    @property
+    def _facts(self):
+        return LOSSES[_ROOTS.get(self.loss, self.loss)]
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        return getattr(fastloss, _ROOTS.get(self.loss, self.loss))
+
+    def update(
+        self,
+        input: ArrayLike,
+        target: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        **arrays: Any,
+    ) -> None:
+        """Add a chunk of rows.
+
+        Parameters
+        ----------
+        input, target, sample_weight, mask
+            As in the loss; indices in error messages count from the chunk's start.
+        **arrays
+            What else the loss takes of each row or element, such as ``var`` of `gaussian_nll_loss`.
+        """
+        name, shape = array_names(self.loss)[0], np.shape(input)
+        if len(shape) != len(self._shape) or shape[1:] != self._shape[1:]:
+            raise ValueError(f"{name} must be rows of shape {self._shape[1:]}, got shape {shape}")
         if self._closed:
             raise ValueError(f"only the last chunk may have a number of rows that is no multiple of {self.granularity}")
-        closed = len(x) % self.granularity != 0
-        if self.facts.kind == "rows":
-            partials, weights = self._rows(x, target, sample_weight, mask)
-        else:
-            partials, weights = self._elements(x, target, sample_weight, mask)
-        self._total.add(partials)
-        self._weight.add(weights)
-        self._closed = closed
+        rows, left = shape[0], self._shape[0] - self._rows
+        if rows > left:
+            raise ValueError(f"{name} has {rows} rows, but of those of input_shape {self._shape} only {left} are left")
+        recorded = _run.Recorded("sum")
+        self._function(
+            input, target, **(self._params | arrays), sample_weight=sample_weight, mask=mask, reduction=recorded,
+            grad=False, n_threads=self._n_threads, backend=self._backend,
+        )  # fmt: skip
+        count, weights, times = self._weights(shape, target, sample_weight, mask, arrays)
+        self._total.add(recorded.partials)
+        self._weight.add(weights, times)
+        self._count += count
+        self._rows += rows
+        self._closed = rows % self.granularity != 0
+
+    def _weights(self, input_shape, target, sample_weight, mask, arrays) -> tuple[int, np.ndarray, int]:
+        """How many entries are kept, and the shares in the divisor, each of which counts some times."""
+        shape = entries_shape(self.loss, input_shape)
+        params = self._params | arrays
+        kept = None if mask is None else np.asarray(mask)
+        factors = []
+        ignored = params.get("ignore_index")
+        labels = None if ignored is None else np.asarray(target)
+        if labels is not None and labels.shape == shape and labels.dtype.kind in "iu":
+            kept = (labels != ignored) if kept is None else (labels != ignored) & _widen(kept, shape)
+            if params.get("weight") is not None and self._facts.class_weighted_mean:
+                factors.append(np.asarray(params["weight"], np.float64)[np.where(kept, labels, 0).astype(np.intp)])
+        if sample_weight is not None and self._reduction == "weighted_mean":
+            factors.append(np.asarray(sample_weight).astype(np.float64))
+        count = math.prod(shape)
+        if kept is not None:
+            count = int(np.count_nonzero(kept)) * math.prod(shape[kept.ndim :])
+        if not factors:
+            return count, np.ones(1), count
+        common = shape[: max(array.ndim for array in (*factors, *([] if kept is None else [kept])))]
+        weights = functools.reduce(np.multiply, [_widen(factor, common) for factor in factors])
+        weights = weights if kept is None else weights[_widen(kept, common)]
+        return count, weights, math.prod(shape[len(common) :])
 
     def merge(self, other: LossSum) -> None:
         """Add what another sum over other chunks of the same data has found."""
-        for name in ("loss", "_shape", "_params", "_class_weight", "_ignore_index"):
-            if not np.array_equal(getattr(self, name), getattr(other, name)):
-                raise ValueError(f"other must be a sum of the same loss over the same data; {name.lstrip('_')} differs")
+        same = "other must be a sum of the same loss over the same data; {} differs"
+        for name in ("loss", "_shape", "_reduction"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(same.format(name.lstrip("_")))
+        for name, value in self._params.items():
+            if not np.array_equal(value, other._params[name]):
+                raise ValueError(same.format(name))
         if self._closed and other._closed:
             raise ValueError(f"only the last chunk may have a number of rows that is no multiple of {self.granularity}")
+        if self._rows + other._rows > self._shape[0]:
+            raise ValueError(
+                f"other must be a sum over other chunks: {self._rows} and {other._rows} rows are more than the "
+                f"{self._shape[0]} in input_shape {self._shape}"
+            )
         self._total.merge(other._total)
         self._weight.merge(other._weight)
+        self._rows += other._rows
+        self._count += other._count
         self._closed |= other._closed
 
     @property
-    def facts(self) -> Loss:
-        """The loss's entry in the registry."""
-        return LOSSES[self.loss]
-
-    @property
-    def _engine(self) -> ModuleType:
-        return _dispatch.engine(self._backend)
-
-    def _elements(self, x, target, sample_weight, mask):
-        y = _validate.element_target(target, x).reshape(-1)
-        weight, kept = _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
-        partials = np.empty(blocks_of(x.size))
-        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN * self.facts.grains)
-        if self._engine.elementwise(
-            self.facts.name, 0, x.reshape(-1), y, None, self._params, weight, kept, 1.0, None, None, None, partials,
-            threads,
-        ):  # fmt: skip
-            _validate.check_domains(self.facts, x, y, None, kept)
-        return partials, np.array([_run.count_kept(kept, x.size)], np.float64)
-
-    def _rows(self, x, target, sample_weight, mask):
-        shape, classes = x.shape[:-1], x.shape[-1]
-        t = _validate.indices("target", target, shape, "input's leading shape").reshape(-1)
-        weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
-        counting = self._class_weight if self.facts.class_weighted_mean else None
-        counted, bad = self._engine.target_weight(t, classes, counting, self._ignore_index, None, kept)
-        partials = np.empty(blocks_of(t.size, block_rows(classes)))
-        threads = _threads.choose(self._n_threads, x.size, self._engine.GRAIN)
-        if bad or self._engine.rows(
-            self.facts.name, x.reshape(-1, classes), t, self._params, self._class_weight, self._ignore_index, weight,
-            kept, 1.0, None, None, partials, threads,
-        ):  # fmt: skip
-            _validate.check_indices("target", t, classes, self._ignore_index, kept, shape)
-        return partials, counted
-
-    @property
     def total(self) -> float:
-        """Sum of the weighted losses of kept entries, correctly rounded."""
+        """Sum of the weighted losses of kept entries, correctly rounded; of `rmse_loss` that of the squares."""
         return self._total.value()
 
     @property
+    def count(self) -> int:
+        """Number of kept entries."""
+        return self._count
+
+    @property
     def weight(self) -> float:
-        """The divisor of ``reduction="mean"``: kept entries, or the sum of their class weights."""
+        """The divisor of the mean: kept entries, or the sum of their class weights; or that of their weights."""
         return self._weight.value()
 
     @property
     def mean(self) -> float:
         """The mean, NaN over nothing."""
-        return self.total / self.weight if self.weight != 0.0 else math.nan
+        mean = self.total / self.weight if self.weight != 0.0 else math.nan
+        return mean if self.loss not in _ROOTS else math.sqrt(mean) if mean >= 0.0 else math.nan
+
+
+def _shape(given: Any) -> tuple[int, ...]:
+    """The shape of all the data, checked."""
+    try:
+        shape = tuple(map(operator.index, given))
+    except TypeError:
+        raise TypeError(f"input_shape must be a tuple of integers, got {given!r}") from None
+    if not shape or min(shape) < 0:
+        raise ValueError(f"input_shape must have at least one axis and no negative length, got {shape}")
+    return shape
+
+
+def _widen(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Values of leading dimensions for every entry of a shape."""
+    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)

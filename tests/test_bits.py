@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastloss as fl
-from fastloss._accumulate import ExactSum, LossSum
+from fastloss._accumulate import LossSum, array_names
+from fastloss._exact import ExactSum
 from fastloss.registry import LOSSES
 
 
@@ -19,9 +20,6 @@ from fastloss.registry import LOSSES
 def loss(request):
     """A loss of every kernel: what is tested here does not depend on the formula."""
     return request.param
-
-
-CHUNKABLE = [name for name in DRIVERS if LOSSES[name].pointwise or LOSSES[name].kind == "rows"]
 
 
 def shape_of(name):
@@ -124,18 +122,29 @@ def chunks(total, granularity, seed):
     return list(zip([0, *cuts], [*cuts, total], strict=True))
 
 
-@pytest.mark.parametrize("name", CHUNKABLE)
+def common(case):
+    """Parameters that are the same for all rows."""
+    return {k: v for k, v in case.params.items() if not isinstance(v, np.ndarray) or k == "weight"}
+
+
+def of_rows(case):
+    """What a chunk holds besides prediction and target."""
+    arrays = {k: v for k, v in case.params.items() if isinstance(v, np.ndarray) and k != "weight"}
+    return arrays | dict(zip(array_names(case.loss)[2:], case.args[2:], strict=False))
+
+
+@pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("shape", [(30_000,), (2_000, 6), (50, 4, 500)])
 def test_any_chunking_gives_the_bits_of_a_single_call(name, backend, shape):
-    for case in [case for case in variants(name, "float32", shape, 3) if not case.third]:
+    for case in variants(name, "float32", shape, 3):
         weight, kept = weights(shape), keep(shape)
         whole = case(backend, sample_weight=weight, mask=kept, reduction="sum", grad=False).loss
         mean = case(backend, sample_weight=weight, mask=kept, grad=False).loss
         for seed in (0, 1, 5):
-            running = LossSum(name, case.args[0].shape, backend=backend, **case.params)
+            running = LossSum(name, case.args[0].shape, backend=backend, **common(case))
             for start, stop in chunks(shape[0], running.granularity, seed):
                 part = case.rows(slice(start, stop))
-                running.update(*part.args, sample_weight=weight[start:stop], mask=kept[start:stop])
+                running.update(*part.args[:2], weight[start:stop], kept[start:stop], **of_rows(part))
             assert_same_bits((running.total, running.mean), (whole, mean), (case.params, seed))
 
 
@@ -143,21 +152,23 @@ def _sum_of_chunks(name, shape, backend, params, pieces):
     """A sum over some chunks; at the top level for processes."""
     running = LossSum(name, shape, backend=backend, **params)
     for args, options in pieces:
-        running.update(*args, **options)
+        running.update(*args[:2], **options)
     return running
 
 
-@pytest.mark.parametrize("name", CHUNKABLE)
+@pytest.mark.parametrize("name", DRIVERS)
 def test_any_order_of_merging_on_any_processes_gives_the_bits_of_a_single_call(name, backend, spawned):
     shape = (30_000,)
-    case = [case for case in variants(name, "float32", shape, 3) if not case.third][-1]
+    case = variants(name, "float32", shape, 3)[-1]
     weight, kept = weights(shape), keep(shape)
     options = {"sample_weight": weight, "mask": kept, "grad": False}
     whole = case(backend, reduction="sum", **options).loss, case(backend, **options).loss
-    arguments = name, case.args[0].shape, backend, case.params
-    cuts = chunks(shape[0], LossSum(*arguments[:2], backend=backend, **case.params).granularity, 5)
+    arguments = name, case.args[0].shape, backend, common(case)
+    cuts = [slice(*cut) for cut in chunks(shape[0], LossSum(*arguments[:2], **common(case)).granularity, 5)]
+    parts = [case.rows(cut) for cut in cuts]
     pieces = [
-        (case.rows(slice(*cut)).args, {"sample_weight": weight[slice(*cut)], "mask": kept[slice(*cut)]}) for cut in cuts
+        (part.args, {"sample_weight": weight[cut], "mask": kept[cut], **of_rows(part)})
+        for cut, part in zip(cuts, parts, strict=True)
     ]
     for processes in (1, 2, 5):
         # The last chunk, with the tail, is its sum's last one; which sum that is does not matter.
@@ -188,10 +199,10 @@ def test_sums_over_other_data_are_not_merged():
         ends[0].merge(ends[1])
 
 
-@pytest.mark.parametrize("name", CHUNKABLE)
+@pytest.mark.parametrize("name", DRIVERS)
 def test_the_granularity_is_as_fine_as_a_block(name):
     facts = LOSSES[name]
-    if facts.kind == "rows":
+    if facts.kind != "elementwise":
         assert LossSum(name, (100, 10)).granularity == 409
         assert LossSum(name, (100, 5000)).granularity == 1
         assert LossSum(name, (100, 3, 10)).granularity == 409
@@ -220,7 +231,7 @@ def test_a_sum_over_no_chunks():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("td_loss", (4, 3)), "loss must be one of"),
+        (("cross_entropy_stats", (4, 3)), "loss must be one of"),
         (("mse", (4,)), "got 'mse'"),
         (("mse_loss", ()), "axis"),
         (("cross_entropy", (4,)), "class"),
