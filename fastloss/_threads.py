@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from fastloss import _environment
+
 __all__ = ["GRAIN", "choose", "describe", "get_num_threads", "set_num_threads", "split", "submit"]
 
 _limit: tuple[int, str] | None = None  # threads and the reason for that number, found on first use
@@ -25,7 +27,7 @@ GRAIN = 2**18  # elements that are worth a thread of their own: waking one of th
 def _cgroup_quota() -> float | None:
     """CPUs granted by the control group (version 2 or 1) or None."""
     try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:  # version 2: the tightest of the group and its parents
                 folder = Path("/sys/fs/cgroup" + path)
@@ -33,7 +35,7 @@ def _cgroup_quota() -> float | None:
                 for place in (folder, *folder.parents):
                     file = place / "cpu.max"
                     if file.exists():
-                        quota, period = file.read_text().split()
+                        quota, period = file.read_text(encoding="utf-8").split()
                         if quota != "max":
                             found.append(int(quota) / int(period))
                 if found:
@@ -42,19 +44,24 @@ def _cgroup_quota() -> float | None:
                 for place in (Path("/sys/fs/cgroup/cpu" + path), Path("/sys/fs/cgroup/cpu")):
                     file = place / "cpu.cfs_quota_us"
                     if file.exists():
-                        granted = int(file.read_text())
-                        return granted / int((place / "cpu.cfs_period_us").read_text()) if granted > 0 else None
+                        granted = int(file.read_text(encoding="utf-8"))
+                        if granted <= 0:
+                            return None
+                        return granted / int((place / "cpu.cfs_period_us").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         pass
     return None
 
 
 def _find_limit() -> tuple[int, str]:
-    for variable in ("FASTLOSS_NUM_THREADS", "OMP_NUM_THREADS"):
-        # OMP_NUM_THREADS may be a list, one number per nesting level.
-        text = os.environ.get(variable, "").split(",")[0].strip()
-        if text.isdigit() and int(text) > 0:
-            return int(text), f"{variable}={text}"
+    asked = _environment.threads()
+    if asked is not None:
+        return min(asked, _MOST), f"FASTLOSS_NUM_THREADS={asked}"
+    # Not ours, so what it cannot mean is left to others. It may be a list, one number per nesting level.
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    number = _environment.positive(text)
+    if number is not None:
+        return min(number, _MOST), f"OMP_NUM_THREADS={number}"
     cores, reason = os.cpu_count() or 1, "cores of the machine"
     if hasattr(os, "sched_getaffinity"):
         usable = len(os.sched_getaffinity(0))

@@ -41,7 +41,7 @@ def output(code, *arguments, **options):
 
 def copy_package(folder) -> Path:
     """Copy the package's sources to a folder, without caches and kernels; returns the folder to import it from."""
-    ignored = ("__pycache__", "*.nbi", "*.nbc", "*.so", "*.pyd", "build_failed.txt")
+    ignored = ("__pycache__", "*.nbi", "*.nbc", "*.so", "*.pyd", "build_*.txt")
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns(*ignored))
     return folder
 

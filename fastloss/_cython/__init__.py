@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
+from fastloss import _environment
 from fastloss._blocks import blocks_of
+from fastloss._cython import _missing
+from fastloss._dispatch import NotBuilt
 from fastloss._threads import GRAIN as GRAIN
 from fastloss.registry import LOSSES
 
@@ -18,38 +19,51 @@ LEVELS = {1: "v1", 3: "v3", 4: "v4"}
 _TD = {name: LOSSES[f"{name}_loss"].index for name in ("huber", "mse", "smooth_l1")}
 
 
-def _level() -> str:
-    """CPU level to use: what FASTLOSS_CPU says, else the fastest one that the CPU has."""
-    cpu = importlib.import_module("fastloss._cython.cpu")
-    forced = os.environ.get("FASTLOSS_CPU", "")
-    if forced:
-        if forced not in LEVELS.values():
-            raise ImportError(f"FASTLOSS_CPU must be one of {', '.join(LEVELS.values())}, got {forced!r}")
-        if int(forced[1:]) > cpu.level():
-            raise ImportError(f"FASTLOSS_CPU={forced}, but this CPU only has level v{cpu.level()}")
-        return forced
-    return LEVELS[cpu.best()]
+def _kernels(level: str) -> ModuleType:
+    # Statements and no names in strings: tools that freeze programs see what to take along.
+    if level == "v4":
+        import fastloss._cython.kernels_v4 as found
+    elif level == "v3":
+        import fastloss._cython.kernels_v3 as found
+    else:
+        import fastloss._cython.kernels_v1 as found
+    return found
 
 
-def _import():
+def _choose() -> tuple[str, ModuleType, dict[str, str]]:
+    """The CPU level that FASTLOSS_CPU says, else the best one that is there; why better ones are not."""
+    wanted = _environment.level()
+    if wanted == "none":
+        raise NotBuilt("FASTLOSS_CPU=none switches it off")
     try:
-        level = _level()
-        return level, importlib.import_module(f"fastloss._cython.kernels_{level}")
-    except ModuleNotFoundError as error:
-        note = Path(__file__).with_name("build_failed.txt")
-        if note.exists():
-            raise ImportError(f"the build failed: {note.read_text().strip()}") from error
-        raise ImportError("the package was installed with FASTLOSS_DISABLE_EXT=1") from error
+        import fastloss._cython.cpu as cpu
+    except Exception as error:
+        raise NotBuilt(_missing.why_none(error)) from error
+    runs = [n for n in sorted(LEVELS, reverse=True) if n <= cpu.level()]
+    if wanted and wanted not in [LEVELS[n] for n in runs]:
+        raise NotBuilt(f"FASTLOSS_CPU={wanted}, but this CPU only has level v{cpu.level()}")
+    order = [wanted] if wanted else list(dict.fromkeys(LEVELS[n] for n in (cpu.best(), *runs)))
+    passed: dict[str, str] = {}
+    for level in order:
+        try:
+            return level, _kernels(level), passed
+        except Exception as error:  # a module that is not there, or does not fit this Python or NumPy
+            passed[level] = _missing.why(f"kernels_{level}", error)
+    raise NotBuilt(
+        "; ".join(f"the kernels of CPU level {level} {reason}" for level, reason in passed.items())
+        + f" (there are those of {', '.join(_missing.built(LEVELS.values())) or 'none'})"
+    )
 
 
-level, kernels = _import()
+level, kernels, _passed = _choose()
+_forced = " (FASTLOSS_CPU)" if _environment.level() else ""
 
 
 def describe() -> str:
     """A line for show_config()."""
-    forced = " (FASTLOSS_CPU)" if os.environ.get("FASTLOSS_CPU") else ""
     fma = "with fused multiply-add" if kernels.HAS_FMA else "without fused multiply-add"
-    return f"CPU level {level}{forced} {fma}"
+    better = "".join(f"; the kernels of {other}, better here, {reason}" for other, reason in _passed.items())
+    return f"CPU level {level}{_forced} {fma}{better}"
 
 
 plain_elementwise = kernels.plain_elementwise  # loss and gradient of a call on plain arrays, or None; so do the next

@@ -20,6 +20,7 @@ from fastloss._numba import (
     soft_narrow,
     wide,
 )
+from fastloss._numba._jit import describe_cache
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
 from fastloss._threads import GRAIN as _GRAIN
@@ -37,7 +38,7 @@ _MODES = ("loss", "loss_grad", "grad_hess")
 
 def describe() -> str:
     """A line for show_config()."""
-    return f"numba {numba.__version__}, Python threads"
+    return f"numba {numba.__version__}, Python threads; kernels {describe_cache(target_weight_blocks)}"
 
 
 class _Memory:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from pathlib import Path
+import os
+import sys
+from importlib.resources import files
 
 import numba
 import numpy as np
@@ -14,17 +16,30 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
 __all__ = [
-    "apart", "bare", "bits", "by_type", "f32", "f64", "fetcher", "fma", "from_bits", "inline", "kernel", "loop", "ptr",
-    "run_loop", "u32", "u64",
+    "apart", "bare", "bits", "by_type", "describe_cache", "f32", "f64", "fetcher", "fma", "from_bits", "inline",
+    "kernel", "loop", "ptr", "run_loop", "u32", "u64",
 ]  # fmt: skip
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
+
 # Numba looks only at a function's own file to tell whether its cache is stale; kernels call into
 # several files, so the hash of them all is made part of the cache's key.
-_HERE = Path(__file__).parent
-_SOURCES = [*sorted(_HERE.glob("*.py")), _HERE.parent / "_blocks.py", _HERE.parent / "_how.py"]
-_STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in _SOURCES)).hexdigest()
+def _stamp() -> str | None:
+    """Hash of the sources, wherever the package lies; None where there are none, as in a package of .pyc files."""
+    package = files("fastloss")
+    try:
+        kernels = sorted(package.joinpath("_numba").iterdir(), key=lambda file: file.name)
+        sources = [file for file in kernels if file.name.endswith(".py")]
+        if not sources:
+            return None
+        sources += [package.joinpath("_blocks.py"), package.joinpath("_how.py")]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+    except OSError:
+        return None
+
+
+_STAMP = _stamp()
 
 
 class _KeyedFile(IndexDataCacheFile):
@@ -69,9 +84,22 @@ inline = numba.njit(nogil=True, error_model="numpy")
 def kernel(function):
     """Compile a kernel on first use, cached on disk where some cache directory can be written."""
     dispatcher = inline(function)
-    with contextlib.suppress(RuntimeError):  # read-only home and package: compile in every process
-        dispatcher._cache = _StampedCache(function)
+    # Without sources nothing tells whether a cache is stale, except in a frozen program: there Numba asks its file.
+    if _STAMP is not None or getattr(sys, "frozen", False):
+        with contextlib.suppress(Exception):  # read-only home and package, an archive: compile in every process
+            dispatcher._cache = _StampedCache(function)
     return dispatcher
+
+
+def describe_cache(dispatcher) -> str:
+    """Where a kernel is cached, or why in no place."""
+    cache = dispatcher._cache
+    if isinstance(cache, _StampedCache):
+        writable = os.access(cache.cache_path, os.W_OK)
+        return f"cached in {cache.cache_path}" + ("" if writable else ", which cannot be written")
+    if _STAMP is None:
+        return "not cached: the package has no sources here that would tell whether a cache is stale"
+    return "not cached: no folder for it can be written (NUMBA_CACHE_DIR names one)"
 
 
 class loop:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from fastloss import _dispatch, _threads
+from fastloss import _dispatch, _environment, _threads
 from fastloss._blocks import NARROW
 from fastloss._version import __version__
 from fastloss.registry import LOSSES
 
 
 def show_config() -> None:
-    """Print versions, backends, the backend that runs and why, CPU level, and threads.
+    """Print versions, the backend that runs and why, why others do not, CPU level, Numba's cache, and threads.
+
+    All backends are loaded to tell; what does not work is shown and raises nothing.
 
     Examples
     --------
@@ -24,24 +25,28 @@ def show_config() -> None:
     >>> fl.show_config()  # doctest: +ELLIPSIS
     fastloss...
     """
-    engine = _dispatch.engine()
-    wanted = os.environ.get("FASTLOSS_BACKEND")
-    if _dispatch.in_use() is not None:
-        why = "use_backend()"
-    elif wanted:
-        why = f"FASTLOSS_BACKEND={wanted}"
-    else:
-        why = "the best of " + ", ".join(_dispatch.backends())
-    lines = {
-        "fastloss": __version__,
-        "python": sys.version.split()[0],
-        "NumPy": np.__version__,
-        "backend": f"{engine.name} ({why})",
-        **{name: _dispatch.status(name) for name in ("cython", "numba", "numpy")},
-        "threads": _threads.describe(),
-    }
+    lines = {"fastloss": __version__, "python": sys.version.split()[0], "NumPy": np.__version__}
+    # They are loaded first: what is found out then counts for the choice.
+    lines |= {"backend": ""} | {name: _told(_dispatch.status, name) for name in _environment.BACKENDS}
+    lines |= {"backend": _told(_running), "threads": _told(_threads.describe)}
     for key, value in lines.items():
         print(f"{key:9s} {value}")
+
+
+def _told(tell: Callable[..., str], *arguments: str) -> str:
+    try:
+        return tell(*arguments)
+    except Exception as error:
+        return f"error: {error}"
+
+
+def _running() -> str:
+    """The backend that runs calls which name none, and why it is the one."""
+    used, wanted = _dispatch.in_use(), _environment.backend()
+    if used is not None:
+        return f"{used} (use_backend())"
+    why = f"FASTLOSS_BACKEND={wanted}" if wanted else "the best of " + ", ".join(_dispatch.backends())
+    return f"{_dispatch.choose().name} ({why})"
 
 
 def warmup(

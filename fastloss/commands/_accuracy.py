@@ -87,7 +87,7 @@ class State:
             entries = list(self._entries())
             same = entries[:1] == [self._header]
             self.done = {entry["task"]: entry["found"] for entry in entries[1:] if same}
-            self._file = self.path.open("a" if same else "w")
+            self._file = self.path.open("a" if same else "w", encoding="utf-8")
             if not same:
                 self._line(self._header)
         except OSError as error:
@@ -97,7 +97,7 @@ class State:
     def _entries(self) -> Iterator[Any]:
         """The lines that are whole: what ended a run may have cut one off."""
         if self.path is not None and self.path.exists():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):
                     yield json.loads(line)
 
@@ -124,7 +124,7 @@ def level() -> str:
 
 def table() -> dict[str, Any]:
     """Per row: which inputs, when and with what measured; per kind of result the budget, the error and its place."""
-    return json.loads(FILE.read_text()) if FILE.exists() else {}
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 
 
 def write(found: Found, share: float, parts: set[str]) -> None:
@@ -141,4 +141,4 @@ def write(found: Found, share: float, parts: set[str]) -> None:
         kinds = {kind: {"budget": budgets[kind]} | entry.get(kind, {}) | {"budget": budgets[kind]} for kind in budgets}
         rows[row] = {key: value for key, value in entry.items() if key not in KINDS} | kinds
     lines = [f"{json.dumps(row)}: {json.dumps(entry)}" for row, entry in rows.items()]
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -44,7 +44,7 @@ def save(figure: Figure, path: str) -> None:
     # Half of the file is indentation, and digits of paths beyond a hundredth of a point.
     lines = [line.strip() for line in text.getvalue().splitlines()]
     short = [re.sub(r"(\.\d\d)\d+", r"\1", line) if _PATH.match(line) else line for line in lines]
-    Path(path).write_text("\n".join(short) + "\n")
+    Path(path).write_text("\n".join(short) + "\n", encoding="utf-8")
 
 
 def panels(curves: Sequence[Curve], probability: bool = False) -> Figure:
