@@ -21,6 +21,7 @@ from fastloss.registry import LOSSES
 _OVERLAPS = ("dice_loss", "tversky_loss")  # a value for each pair of the first two axes
 _ROOTS = {"rmse_loss": "mse_loss"}  # roots of means of other losses
 NAMES = (*LOSSES, *_ROOTS, *_OVERLAPS)  # what can be summed
+_TWO = {"input", "target"}
 _COMMON = {"sample_weight", "mask", "reduction", "normalizer", "grad", "out", "n_threads", "backend"}
 
 
@@ -47,8 +48,8 @@ def entries_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 class LossSum:
     """Sum and mean of a loss over chunks of rows, with the bits of a single call.
 
-    Chunks may come in any order, and sums over some of them each, from any number of processes (sums can be pickled),
-    can be merged in any order.
+    Chunks that fill whole blocks may come in any order, and sums over some of them each, from any number of processes
+    (sums can be pickled), can be merged in any order. Chunks of any other size follow each other as the rows do.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ class LossSum:
     Attributes
     ----------
     granularity : int
-        Every chunk but the last must have a multiple of this many rows, so that no block of partial sums is cut.
+        A multiple of this many rows fills whole blocks of partial sums. Sums that are to be merged must consist of
+        such chunks, except for the one with the last rows; else chunks of any size may follow each other.
 
     Raises
     ------
@@ -117,7 +119,10 @@ class LossSum:
         self.granularity = self._granularity()
         self._params = self._check_params(params)
         self._total, self._weight = ExactSum(), ExactSum()
-        self._rows, self._count, self._closed = 0, 0, False
+        self._rows, self._count, self._ended = 0, 0, False
+        # Entries behind the last whole block, and what they come to if none follow.
+        self._tail: dict[str, np.ndarray] = {}
+        self._tail_sum = np.empty(0)
 
     def _granularity(self) -> int:
         """Rows that fill whole blocks of partial sums."""
@@ -130,7 +135,7 @@ class LossSum:
             if len(shape) < 2 or shape[-1] == 0:
                 raise ValueError(f"input_shape must have rows of at least one class, got {shape}")
             block, shape = block_rows(shape[-1]), shape[:-1]
-        entries = math.prod(shape[1:])
+        self._block, entries = block, math.prod(shape[1:])
         return block // math.gcd(block, entries) if entries else 1
 
     def _check_params(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -177,22 +182,69 @@ class LossSum:
         name, shape = array_names(self.loss)[0], np.shape(input)
         if len(shape) != len(self._shape) or shape[1:] != self._shape[1:]:
             raise ValueError(f"{name} must be rows of shape {self._shape[1:]}, got shape {shape}")
-        if self._closed:
-            raise ValueError(f"only the last chunk may have a number of rows that is no multiple of {self.granularity}")
         rows, left = shape[0], self._shape[0] - self._rows
         if rows > left:
             raise ValueError(f"{name} has {rows} rows, but of those of input_shape {self._shape} only {left} are left")
-        recorded = _run.Recorded("sum")
-        self._function(
-            input, target, **(self._params | arrays), sample_weight=sample_weight, mask=mask, reduction=recorded,
-            grad=False, n_threads=self._n_threads, backend=self._backend,
-        )  # fmt: skip
+        if self._ended:
+            raise ValueError("a sum that was merged with the last rows takes no more")
+        given = {"sample_weight": sample_weight, "mask": mask, **arrays}
+        if self._tail or rows % self.granularity:
+            self._add_cut(input, target, given)
+        else:
+            self._total.add(self._partials(input, target, given))
         count, weights, times = self._weights(shape, target, sample_weight, mask, arrays)
-        self._total.add(recorded.partials)
         self._weight.add(weights, times)
         self._count += count
         self._rows += rows
-        self._closed = rows % self.granularity != 0
+
+    def _partials(self, input, target, given: dict[str, Any]) -> np.ndarray:
+        """The sum of each block of a chunk."""
+        recorded = _run.Recorded("sum")
+        self._function(
+            input, target, **(self._params | given), reduction=recorded, grad=False, n_threads=self._n_threads,
+            backend=self._backend,
+        )  # fmt: skip
+        return recorded.partials
+
+    def _add_cut(self, input, target, given: dict[str, Any]) -> None:
+        """Add a chunk that begins or ends within a block, entry by entry; the last ones wait for the next chunk."""
+        try:
+            entries = self._entries(input, target, given)
+            size = len(entries["input"])
+            start = min(self._block - len(self._tail["input"]), size) if self._tail else 0
+            end = start + (size - start) // self._block * self._block
+            pieces = [{key: array[start:end] for key, array in entries.items()}] if start < end else []
+            if self._tail:
+                pieces.insert(0, _joined(self._tail, {key: array[:start] for key, array in entries.items()}))
+            if end < size:
+                pieces.append({key: array[end:] for key, array in entries.items()})
+            sums = [self._partials(p["input"], p["target"], {k: p[k] for k in p.keys() - _TWO}) for p in pieces]
+        except Exception:
+            self._partials(input, target, given)  # says what is wrong, and where in the chunk
+            raise
+        cut = len(pieces[-1]["input"]) % self._block != 0
+        self._tail = {key: np.array(array) for key, array in pieces[-1].items()} if cut else {}
+        self._tail_sum = sums.pop() if cut else np.empty(0)
+        for partials in sums:
+            self._total.add(partials)
+
+    def _entries(self, input, target, given: dict[str, Any]) -> dict[str, np.ndarray]:
+        """All that a chunk holds, with one row for each entry of its loss."""
+        x = np.asarray(input)
+        shape = entries_shape(self.loss, x.shape)
+        size, third = math.prod(shape), str(self._facts.third)
+        of_columns = {third: self._params[third]} if np.ndim(self._params.get(third, 0.0)) else {}
+        arrays = {"input": x, "target": target, **of_columns, **given}
+        found = {}
+        for key, array in arrays.items():
+            if array is not None:
+                values = np.asarray(array)
+                if key in ("sample_weight", "mask"):
+                    values = _widen(values, shape)
+                elif values.shape[: len(shape)] != shape:  # one for each column
+                    values = np.broadcast_to(values, x.shape)
+                found[key] = values.reshape(size, *values.shape[len(shape) :])
+        return found
 
     def _weights(self, input_shape, target, sample_weight, mask, arrays) -> tuple[int, np.ndarray, int]:
         """How many entries are kept, and the shares in the divisor, each of which counts some times."""
@@ -227,7 +279,7 @@ class LossSum:
         for name, value in self._params.items():
             if not np.array_equal(value, other._params[name]):
                 raise ValueError(same.format(name))
-        if self._closed and other._closed:
+        if self._tail and other._tail:
             raise ValueError(f"only the last chunk may have a number of rows that is no multiple of {self.granularity}")
         if self._rows + other._rows > self._shape[0]:
             raise ValueError(
@@ -238,12 +290,17 @@ class LossSum:
         self._weight.merge(other._weight)
         self._rows += other._rows
         self._count += other._count
-        self._closed |= other._closed
+        if other._tail:
+            self._tail, self._tail_sum = other._tail, other._tail_sum
+        self._ended = bool(self._tail)
 
     @property
     def total(self) -> float:
         """Sum of the weighted losses of kept entries, correctly rounded; of `rmse_loss` that of the squares."""
-        return self._total.value()
+        both = ExactSum()
+        both.merge(self._total)
+        both.add(self._tail_sum)
+        return both.value()
 
     @property
     def count(self) -> int:
@@ -271,6 +328,18 @@ def _shape(given: Any) -> tuple[int, ...]:
     if not shape or min(shape) < 0:
         raise ValueError(f"input_shape must have at least one axis and no negative length, got {shape}")
     return shape
+
+
+def _joined(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Entries after entries; where only some have a mask or weights, the others have ones."""
+    found = {}
+    for key in {**first, **second}:
+        parts = [
+            part[key] if key in part else np.ones(len(part["input"]), bool if key == "mask" else np.float64)
+            for part in (first, second)
+        ]
+        found[key] = np.concatenate(parts)
+    return found
 
 
 def _widen(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

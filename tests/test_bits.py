@@ -213,13 +213,37 @@ def test_the_granularity_is_as_fine_as_a_block(name):
         assert LossSum(name, (100, 4096, 2)).granularity == 1
 
 
-def test_a_cut_that_is_no_multiple_must_be_the_last(backend):
-    running = LossSum("mse_loss", (10_000,), backend=backend)
-    running.update(np.zeros(4096), np.zeros(4096))
-    running.update(np.zeros(100), np.ones(100))
-    assert (running.total, running.weight, running.mean) == (100.0, 4196.0, 100 / 4196)
-    with pytest.raises(ValueError, match="multiple of 4096"):
-        running.update(np.zeros(100), np.zeros(100))
+@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("shape", [(9_000,), (60, 7, 19)])
+def test_chunks_of_any_size_in_order_give_the_bits_of_a_single_call(name, backend, shape):
+    for case in variants(name, "float32", shape, 5)[::3]:
+        weight, kept = weights(shape[:1]), keep(shape)
+        whole = case(backend, sample_weight=weight, mask=kept, grad=False).loss
+        for size in (shape[0] // 2 + 1, shape[0] // 7):
+            running = LossSum(name, case.args[0].shape, backend=backend, **common(case))
+            for start in range(0, shape[0], size):
+                part, rows = case.rows(slice(start, start + size)), slice(start, start + size)
+                running.update(*part.args[:2], weight[rows], kept[rows], **of_rows(part))
+            assert_same_bits((running.mean,), (whole,), (case.params, size))
+
+
+def test_chunks_may_differ_in_what_they_hold(backend):
+    x = np.arange(10_000.0)
+    running, part = LossSum("mse_loss", (10_000,), backend=backend), slice(5000, 10_000)
+    running.update(x[:5000], 0 * x[:5000])
+    running.update(x[part], 0 * x[part], 2 * np.ones(5000), x[part] < 7000)
+    weight, mask = np.repeat([1.0, 2.0], 5000), x < 7000
+    assert running.mean == fl.mse_loss(x, 0 * x, sample_weight=weight, mask=mask, grad=False, backend=backend).loss
+    assert running.count == 7000
+
+
+def test_a_sum_that_was_merged_with_the_last_rows_takes_no_more(backend):
+    first, last = (LossSum("mse_loss", (10_000,), backend=backend) for _ in range(2))
+    last.update(np.zeros(100), np.ones(100))
+    first.merge(last)
+    assert (first.total, first.weight, first.mean) == (100.0, 100.0, 1.0)
+    with pytest.raises(ValueError, match="takes no more"):
+        first.update(np.zeros(100), np.zeros(100))
 
 
 def test_a_sum_over_no_chunks():
@@ -255,6 +279,17 @@ def test_loss_sum_takes_the_defaults_of_the_loss(backend):
     running = LossSum("binary_cross_entropy_with_logits", (9,), backend=backend, pos_weight=None)
     running.update(np.zeros(9), np.ones(9))
     assert running.mean == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("size", [3000, 6000, 8999])
+def test_bad_targets_are_named_by_their_place_in_the_chunk_whatever_its_size(size, backend):
+    x, y = np.zeros(9000), np.zeros(9000)
+    y[8998] = 2.0
+    running, last = LossSum("binary_cross_entropy_with_logits", (9000,), backend=backend), 8998 // size * size
+    for start in range(0, last, size):
+        running.update(x[start : start + size], y[start : start + size])
+    with pytest.raises(ValueError, match=rf"got 2\.0 at index {8998 % size}$"):
+        running.update(x[last : last + size], y[last : last + size])
 
 
 def test_loss_sum_names_bad_targets(backend):
