@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except CommandError as error:
         print(f"fastloss {command}: error: {error}", file=sys.stderr)
+        if error.below:
+            print(error.below, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fastloss {command}: interrupted", file=sys.stderr)

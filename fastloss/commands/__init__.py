@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from time import perf_counter
 from types import ModuleType
 
 
 class CommandError(Exception):
-    """A mistake of the user's: its message is printed as one line, and the exit status is 2."""
+    """A mistake of the user's: its message is printed as one line, `below` after it; the exit status is 2."""
+
+    def __init__(self, message: str, below: str = "") -> None:
+        super().__init__(message)
+        self.below = below
 
 
 def from_extra(extra: str, module: str, distribution: str, purpose: str) -> ModuleType:
@@ -34,18 +41,44 @@ def check_folder(path: str) -> None:
 
 @contextmanager
 def progress_bar(total: int, unit: str, label: str) -> Iterator[Callable[[int], object]]:
-    """Show progress on a terminal's stderr, if tqdm is installed; gives the function that advances it."""
+    """Show progress on a terminal's stderr, as a bar if tqdm is installed; gives the function that advances it."""
+    # Not in log files and pipes, where stderr is for errors only.
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    label, width = label[:20], min(80, shutil.get_terminal_size().columns)
     try:
         from tqdm import tqdm
     except ImportError:
-        tqdm = None
-    if tqdm is None:
-        yield lambda done: None
+        with _progress_line(total, unit, label, width) as advance:
+            yield advance
         return
-    # disable=None: no bar in log files and pipes, where stderr is for errors only.
-    style = {"unit": unit, "unit_scale": total > 9999, "leave": False, "disable": None, "file": sys.stderr}
-    with tqdm(total=total, desc=label, **style) as bar:
+    with tqdm(
+        total=total, desc=label, unit=unit, unit_scale=total > 9999, leave=False, ncols=width, file=sys.stderr
+    ) as bar:
         yield bar.update
+
+
+@contextmanager
+def _progress_line(total: int, unit: str, label: str, width: int) -> Iterator[Callable[[int], object]]:
+    """Write over one line, a few times a second, and clear it in the end."""
+    finished, shown = 0, -math.inf
+
+    def advance(done: int) -> None:
+        nonlocal finished, shown
+        finished += done
+        if perf_counter() - shown > 0.2:
+            shown = perf_counter()
+            text = f"{label}: {finished} of {total}{unit} ({finished / max(1, total):.0%})"
+            sys.stderr.write("\r" + text[: width - 1].ljust(width - 1))
+            sys.stderr.flush()
+
+    advance(0)
+    try:
+        yield advance
+    finally:
+        sys.stderr.write("\r" + " " * (width - 1) + "\r")
+        sys.stderr.flush()
 
 
 def positive_int(text: str) -> int:
