@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
+import re
 import sys
 import zipimport
 from collections.abc import Iterable
@@ -32,7 +33,9 @@ def why_none(error: Exception) -> str:
     """Why there are no kernels at all, and what to do."""
     if not (isinstance(error, ModuleNotFoundError) and error.name == f"{_PACKAGE}.cpu"):
         return f"the compiled kernels do not load: {type(error).__name__}: {error}"
-    failed = " | ".join(dict.fromkeys(_note("build_failed.txt").split("\n"))).strip(" |")
+    # Modules fail for the same reason where there is no compiler.
+    lines = [re.sub(r"^(cpu|kernels_v\d): ", "", line) for line in _note("build_failed.txt").splitlines()]
+    failed = " | ".join(dict.fromkeys(lines))
     if failed:
         return f"the build failed: {failed}; mend that and install fastloss again"
     if _note("build_disabled.txt"):

@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -95,10 +96,13 @@ def describe_cache(dispatcher) -> str:
     """Where a kernel is cached, or why in no place."""
     cache = dispatcher._cache
     if isinstance(cache, _StampedCache):
-        writable = os.access(cache.cache_path, os.W_OK)
-        return f"cached in {cache.cache_path}" + ("" if writable else ", which cannot be written")
+        folder = Path(cache.cache_path)
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        return f"cached in {folder}" + ("" if os.access(there, os.W_OK) else ", which cannot be written")
     if _STAMP is None:
         return "not cached: the package has no sources here that would tell whether a cache is stale"
+    if not os.path.exists(__file__):
+        return "not cached: Numba knows no place for the cache of this archive"
     return "not cached: no folder for it can be written (NUMBA_CACHE_DIR names one)"
 
 
