@@ -17,7 +17,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .. import _memory
 from . import CommandError, one_line
 
 _MAGIC = b"\x93NUMPY"
@@ -59,6 +58,7 @@ class NpyFile:
         try:
             self._file = self._open(name)
             self.shape, fortran, self.dtype = self._read_header()
+            self._room = np.empty(0, self.dtype)
             # With rows of one number both orders are the same.
             self._by_columns = fortran and math.prod(self.shape[1:]) > 1
             self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
@@ -158,7 +158,7 @@ class NpyFile:
         return f"{self.name}::NAME, of {_listed(zipfile.ZipFile(self._file))}"
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Read the rows from `start` to `stop`."""
+        """Read the rows from `start` to `stop`, into memory that the next call uses again."""
         try:
             rows = self._rows(start, stop)
         except Exception as error:  # of the file system, of a damaged archive, of memory
@@ -194,9 +194,12 @@ class NpyFile:
         return rows.reshape(*others, stop - start).T
 
     def _read(self, shape: tuple[int, ...]) -> np.ndarray:
-        array = _memory.empty(shape, self.dtype)
-        self._fill(array.reshape(-1))
-        return array
+        size = math.prod(shape)
+        if self._room.size < size:
+            self._room = np.empty(size, self.dtype)
+        array = self._room[:size]
+        self._fill(array)
+        return array.reshape(shape)
 
     def _fill(self, array: np.ndarray) -> None:
         """Read what comes next into a flat array."""
