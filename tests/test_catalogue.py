@@ -10,6 +10,8 @@ import pytest
 
 import fastloss as fl
 from fastloss import cli
+from fastloss._accumulate import NAMES
+from fastloss.commands._losses import full_name
 from fastloss.registry import LOSSES
 
 CLONE = Path(__file__).parents[1]
@@ -51,20 +53,23 @@ def drawn(*arguments):
 def test_list(capsys):
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == list(LOSSES)
+    assert [line.split()[0] for line in lines[2:]] == list(NAMES)
     assert any("huber_loss" in line and "delta=1.0" in line and "yes" in line for line in lines)
 
 
 def test_list_json(capsys):
     assert cli.main(["list", "--json"]) == 0
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert list(entries) == list(LOSSES)
-    for name, entry in entries.items():
+    assert list(entries) == list(NAMES)
+    for name in LOSSES:
+        entry = entries[name]
         assert (entry["loss_ulp"], entry["grad_ulp"]) == (LOSSES[name].loss_ulp, LOSSES[name].grad_ulp)
         assert {p.name for p in LOSSES[name].params} <= entry["parameters"].keys()
         assert entry["backends"] == list(fl.backends())
     assert entries["binary_cross_entropy_with_logits"]["aliases"] == ["bce_with_logits"]
     assert entries["huber_loss"]["hessian"]
+    assert entries["dice_loss"]["parameters"] == {"smooth": 1.0, "squared": False, "from_logits": True}
+    assert all(full_name(entry["short"], NAMES) == name for name, entry in entries.items())
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["by kind", "one entry"])
