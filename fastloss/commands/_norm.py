@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .._exact import ExactSum
-from .._norms import NORMS, target_norm
+from .._norms import NORMS
 from . import CommandError
 from ._npy import NpyFile
 
@@ -22,7 +22,8 @@ def norm_of(norm: str, target: NpyFile, mask: NpyFile | None) -> float:
     for file in (target, mask):
         if file is not None and file.once:
             raise file.error(f"can be read once only, but norm={norm} looks at all targets first; give a number")
-    size = _SIZES[norm](lambda: _kept(target, mask))
+    with np.errstate(all="ignore"):
+        size = _SIZES[norm](lambda: _kept(target, mask))
     if math.isinf(size):
         raise target.error(f"the targets' {norm} is {size}")
     return size if size > 0.0 else math.nan
@@ -58,11 +59,16 @@ def _range(batches: Batches) -> float:
 
 def _deviation(batches: Batches) -> float:
     mean = _mean(batches, lambda values: values)
-    return math.sqrt(_mean(batches, lambda values: (values - mean) ** 2))
+    size = _mean(batches, lambda values: np.abs(values - mean))
+    power = math.frexp(size)[1] if math.isfinite(size) else 0  # squares may leave the range of floats
+    square = _mean(batches, lambda values: np.ldexp(values - mean, -power) ** 2)
+    return math.ldexp(math.sqrt(square), power)
 
 
 def _quartiles(batches: Batches) -> float:
-    return float(target_norm("iqr", np.concatenate([np.empty(0), *batches()]), None))
+    kept = np.concatenate([np.empty(0), *batches()])
+    high, low = np.percentile(kept, [75, 25]) if kept.size else (math.nan, math.nan)
+    return float(high) - float(low)
 
 
 _SIZES: dict[str, Callable[[Batches], float]] = {

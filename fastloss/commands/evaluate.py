@@ -1,14 +1,18 @@
 """Compute a loss over arrays in files of any size, in constant memory.
 
-The files are read in batches of rows. INPUT holds predictions or logits, TARGET what
-they are compared with. Losses of classes, such as cross_entropy, take logits of shape
-(rows, ..., classes), and class indices of shape (rows, ...) or a value per class.
-What else a loss needs is given by --param: `fastloss list` shows the parameters.
-The results do not depend on the size of a batch, down to the last bit.
+The files are read in batches of rows. INPUT holds predictions or logits, TARGET
+what they are compared with. Losses of classes, such as cross_entropy, take
+logits of shape (rows, ..., classes), and class indices of shape (rows, ...) or
+a value per class. What else a loss takes is a --param; `fastloss list` shows
+their defaults. No result depends on the size of a batch, down to the last bit.
 
-An array is a file.npy, a member of an archive as file.npz::name, or - for standard
-input (one of them). Two bytes of no type known to NumPy, '<V2', are bfloat16, as
-ml_dtypes writes it. Files must not change while they are read.
+An array is a file.npy, a member of an archive as file.npz::name, or - for
+standard input (one of them). Two bytes of no type known to NumPy, '<V2', are
+bfloat16, as ml_dtypes writes it. Files must not change while they are read.
+
+The loss is a mean over samples, or what --reduction says; accuracy goes by the
+samples' weights, perplexity is printed where the mean does too. nmae_loss reads
+the targets for its norm first; for norm=iqr all of them are held in memory.
 """
 
 from __future__ import annotations
