@@ -64,6 +64,24 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def frozen(session: nox.Session) -> None:
+    """A program that PyInstaller has packed, without any option: kernels and NumPy run in it."""
+    install(session, "pyinstaller")
+    folder = Path(session.create_tmp()).resolve()
+    session.chdir(folder)
+    program = folder / "program.py"
+    program.write_text(
+        "import fastloss as fl\n"
+        "fl.show_config()\n"
+        "for name in ('cython', 'numba', 'numpy'):\n"
+        "    assert fl.mse_loss([2.0], [1.0], backend=name).loss == 1.0, name\n",
+        encoding="utf-8",
+    )
+    session.run("pyinstaller", "--noconfirm", "--log-level", "ERROR", str(program))
+    session.run(str(folder / "dist" / "program" / "program"), external=True)
+
+
+@nox.session(python=MAIN)
 def lint(session: nox.Session) -> None:
     """Style, types, generated code and pages."""
     install(session, "matplotlib", "mypy", "numpydoc", "ruff", "scikit-learn")

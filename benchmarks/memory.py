@@ -40,7 +40,7 @@ def _grown(name: str) -> int:
     assert call is not None
     call()  # what a first call compiles and keeps is not the call's
     gc.collect()
-    _RESET.write_text("5")
+    _RESET.write_text("5", encoding="utf-8")
     before = _status("VmRSS")
     result = call()
     grown = _status("VmHWM") - before
@@ -49,7 +49,7 @@ def _grown(name: str) -> int:
 
 
 def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a table is out of date")
     options = parser.parse_args(arguments)
     try:
-        results, text = json.loads(options.json.read_text()), options.readme.read_text()
+        results, text = json.loads(options.json.read_text(encoding="utf-8")), options.readme.read_text(encoding="utf-8")
         new = rendered(text, results)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         if new != text:
             print(f"{options.readme} differs from {options.json}: run python -m benchmarks.report", file=sys.stderr)
         return int(new != text)
-    options.readme.write_text(new)
+    options.readme.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -76,14 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
     results |= {part: PARTS[part](effort) for part in PARTS if part in parts}
     print(*(f"{title}\n\n{table}\n" for title, table in tables.all_of(results).values()), sep="\n")
     if path:
-        path.write_text(json.dumps(_with_others(results, path), indent=1) + "\n")
+        path.write_text(json.dumps(_with_others(results, path), indent=1) + "\n", encoding="utf-8")
         print(f"written to {path}; python -m benchmarks.report puts it into README.md")
     return 0
 
 
 def _with_others(results: dict[str, Any], path: Path) -> dict[str, Any]:
     """Add the parts that were measured before, if it was on the same machine with the same versions."""
-    old = json.loads(path.read_text()) if path.exists() else {}
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     same = [key for key in circumstances() if key != "date"]
     if any(old.get(key) != results[key] for key in same):
         return results

@@ -175,6 +175,13 @@ def test_a_numba_that_does_not_load_is_passed_over_and_shown(text, tmp_path):
     assert text.partition("'")[2].partition("'")[0] in reason
 
 
+def test_a_numba_that_must_not_compile_is_passed_over():
+    code = "import fastloss as fl; print(fl.mse_loss([1.0], [0.0]).loss, *fl.backends())"
+    process = python(code, NUMBA_DISABLE_JIT=1, FASTLOSS_CPU="none")
+    assert process.stdout.split() == ["1.0", "numpy"], process.stderr
+    assert "NumPy" in process.stderr
+
+
 def test_the_config_is_right_when_it_is_asked_first(tmp_path):
     code = "import fastloss as fl; fl.show_config(); print(*fl.backends())"
     text = output(code, root=broken_numba(tmp_path, BROKEN[0]), FASTLOSS_CPU="none")

@@ -11,7 +11,7 @@ BEGIN, END = "<!-- accuracy:begin -->\n", "<!-- accuracy:end -->\n"
 
 def rendered() -> str:
     """One line per function and result: the bound, and the largest error in either float type."""
-    table = json.loads(TABLE.read_text())
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
     lines = ["| result | bound | float32 | float64 |", "|---|---:|---:|---:|"]
     for what in dict.fromkeys(row.rpartition(" ")[0] for row in table):
         rows = [table.get(f"{what} {dtype}") for dtype in ("float32", "float64")]
@@ -30,14 +30,14 @@ def _cell(row) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the table; with --check, only say whether it is current."""
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     new = before + begin + rendered() + end + after
     if "--check" in arguments:
         print("" if new == text else "README's table of accuracy is stale: run python tools/accuracy_table.py", end="")
         return int(new != text)
-    README.write_text(new)
+    README.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -74,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     drawn = {_IMAGES / name: given for name, given in _SHOWN.items()}
     drawn |= {_picture_file(loss): [loss.name, *_variants(loss)] for loss in LOSSES.values()}
     files = {_DOCS / "losses.md": page()} | {path: picture(given) for path, given in drawn.items()}
-    stale = [path for path, text in files.items() if not path.is_file() or _differs(path.read_text(), text)]
+    stale = [
+        path for path, text in files.items() if not path.is_file() or _differs(path.read_text(encoding="utf-8"), text)
+    ]
     left = sorted({*(_IMAGES / "losses").iterdir()} - files.keys()) if (_IMAGES / "losses").is_dir() else []
     if check:
         for path in [*stale, *left]:
@@ -82,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(bool(stale or left))
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path])
+        path.write_text(files[path], encoding="utf-8")
     for path in left:
         path.unlink()
     return 0
@@ -114,7 +116,7 @@ def picture(arguments: list[str]) -> str:
         path = Path(folder) / "picture.svg"
         if cli.main(["plot", *arguments, "-o", str(path)]):
             raise SystemExit(1)  # it has said why
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
 
 
 def _section(loss: Loss, doc: Any) -> str:

@@ -52,7 +52,7 @@ def quota_group() -> Path | None:
     try:
         group.mkdir(exist_ok=True)
         for name, value in limits.items():
-            (group / name).write_text(value)
+            (group / name).write_text(value, encoding="utf-8")
     except OSError:
         return None
     return group
@@ -70,7 +70,7 @@ def run(title: str, prepare=None, **variables: str) -> None:
 def threads_in(group: Path) -> str:
     """What a process in the group takes for its number of threads."""
     code = "import fastloss as fl; print(fl.get_num_threads())"
-    enter = lambda: (group / "cgroup.procs").write_text(str(os.getpid()))  # noqa: E731
+    enter = lambda: (group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")  # noqa: E731
     done = subprocess.run([sys.executable, "-c", code], preexec_fn=enter, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -87,7 +87,7 @@ def main() -> None:
         return
     print(f"threads with the quota: {threads_in(group)}")
     try:
-        run("a quota of one CPU", lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
+        run("a quota of one CPU", lambda: (group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8"))
     finally:
         group.rmdir()
 

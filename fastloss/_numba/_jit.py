@@ -21,6 +21,9 @@ __all__ = [
     "kernel", "loop", "ptr", "run_loop", "u32", "u64",
 ]  # fmt: skip
 
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, and these kernels run compiled only")
+
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
 
