@@ -21,8 +21,14 @@ _kept: list[np.ndarray] = []
 class _Lease:
     """Owner of an array's memory; NumPy holds it until the last array over that memory is gone."""
 
+    block: np.ndarray | None = None  # until there is one: to ask for it may fail
+
     def __init__(self, size: int) -> None:
-        block = _kept.pop() if _kept else None
+        block: np.ndarray | None
+        try:
+            block = _kept.pop()
+        except IndexError:
+            block = None
         if block is None or not size <= block.size <= size + size // 4:
             block = None  # freed before another is asked for
             block = np.empty(size, np.uint8)
@@ -30,7 +36,7 @@ class _Lease:
         self.__array_interface__ = {**block.__array_interface__, "shape": (size,)}
 
     def __del__(self) -> None:
-        if self.block.size <= MOST and not self.keep:
+        if self.block is not None and self.block.size <= MOST and not self.keep:
             self.keep.append(self.block)
 
 

@@ -1,27 +1,28 @@
-"""How many threads a call may use, and the pool that helps the calling one."""
+"""How many threads a call may use."""
 
 from __future__ import annotations
 
-import itertools
 import operator
 import os
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 from fastloss import _environment
 
-__all__ = ["GRAIN", "choose", "describe", "get_num_threads", "set_num_threads", "split", "submit"]
+__all__ = [
+    "FINER", "GRAIN", "PATIENCE", "SPAN", "choose", "describe", "ended", "get_num_threads", "set_num_threads",
+]  # fmt: skip
 
 _limit: tuple[int, str] | None = None  # threads and the reason for that number, found on first use
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-_PATIENCE = 100  # times that the caller yields before it goes to sleep
-_MOST = 256  # more threads than this are never started
-_SPAN = 1 << 23  # elements between two looks at pending signals
-GRAIN = 2**18  # elements that are worth a thread of their own: waking one of the pool's takes 60 to 90 µs
+_MOST = 256  # more threads than this are never used
+SPAN = 1 << 20  # elements that are worked on without a look at pending signals
+GRAIN = 2**18  # elements that are worth a thread that has to be woken
+FINER = 16  # so many times less work is worth a thread that is awake
+PATIENCE = 300  # looks, a fraction of a microsecond each, for more work before a thread goes to sleep
+_SOON = 75e-6  # seconds that those take
+_STREAK = 8  # calls in a row after which the next is expected soon, and threads stay awake for it
+_last_end = 0.0  # of a call that threads may have been worth
+_streak = 0  # of such calls, one soon after the other
 
 
 def _cgroup_quota() -> float | None:
@@ -141,77 +142,19 @@ def describe() -> str:
 
 
 def choose(n_threads: int | None, work: int, grain: int) -> int:
-    """Threads for a call of ``work`` units of which ``grain`` are worth a thread of their own."""
+    """Threads for a call of ``work`` units of which ``grain`` are worth a thread that has to be woken."""
     if n_threads is not None:
         return check(n_threads)
-    if work < 2 * grain:
+    if FINER * work < 2 * grain:
         return 1
-    return min(get_num_threads(), work // grain)
+    global _streak
+    _streak = _streak + 1 if perf_counter() - _last_end < _SOON else 0
+    if _streak >= _STREAK:
+        grain //= FINER
+    return 1 if work < 2 * grain else min(get_num_threads(), work // grain)
 
 
-def split(call: Callable[[int, int], bool], blocks: int, size: int, threads: int) -> bool:
-    """Run ``call(first, last)`` over all blocks, ``size`` elements each, on ``threads`` threads, the caller's too.
-
-    Pieces are claimed one after the other, so a thread that comes late, or whose core is busy elsewhere, does not
-    hold up the call: the others have done its share, and one that has not begun by then is not waited for.
-    """
-    if threads <= 1 and blocks * size <= _SPAN:
-        return call(0, blocks)
-    pieces = min(blocks, max(-(-blocks * size // _SPAN), 8 * threads if threads > 1 else 1))
-    claims = itertools.count()
-
-    def work() -> bool:
-        bad = False
-        while (k := next(claims)) < pieces:  # Ctrl-C is seen between pieces
-            bad |= call(blocks * k // pieces, blocks * (k + 1) // pieces)
-        return bad
-
-    others = [submit(work, threads) for _ in range(min(threads, pieces) - 1)]
-    try:
-        bad = work()
-    finally:
-        pieces = 0
-        _finish(others)
-    return any([bad, *(other.result() for other in others if not other.cancelled())])
-
-
-def _finish(others: list[Future[bool]]) -> None:
-    """Wait for those that have begun: the memory they work on must outlive them, also if Ctrl-C is pressed twice."""
-    interrupt: BaseException | None = None
-    for other in others:
-        for _ in range(_PATIENCE):
-            if other.cancel() or other.done():
-                break
-            time.sleep(0)  # a piece is short: to fall asleep and be woken takes longer
-        while not other.cancel() and not other.done():
-            try:
-                other.exception()
-            except BaseException as error:
-                interrupt = error
-    if interrupt is not None:
-        raise interrupt
-
-
-def submit(work: Callable[[], bool], threads: int) -> Future[bool]:
-    """Have one of the pool's threads, at least ``threads - 1``, call ``work``."""
-    global _pool
-    with _pool_lock:
-        if _pool is None or _pool._max_workers < threads - 1:
-            # A pool that was too small is left to finish what it has; its idle threads end with it.
-            _pool = ThreadPoolExecutor(max(threads, get_num_threads()) - 1, thread_name_prefix="fastloss")
-        try:
-            return _pool.submit(work)
-        except RuntimeError:  # no thread can be started: a limit is reached, or the interpreter is ending
-            future: Future[bool] = Future()
-            future.cancel()
-            return future  # the caller does all of it
-
-
-def _after_fork() -> None:
-    global _pool, _pool_lock
-    _pool = None  # its threads are the parent's
-    _pool_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def ended() -> None:
+    """Note that a call ends that threads may have been worth."""
+    global _last_end
+    _last_end = perf_counter()

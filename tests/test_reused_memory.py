@@ -1,10 +1,12 @@
 """Large gradients are written into memory that an earlier one has left, never into one that is still in use."""
 
 import gc
+import os
 import pickle
 
 import numpy as np
 import pytest
+from processes import output
 
 import fastloss as fl
 from fastloss import _memory
@@ -20,8 +22,7 @@ def _nothing_kept():
 
 
 def gradient(backend, x, y):
-    # On one thread: another one of the pool's may let go of its arguments a moment after the call.
-    return fl.huber_loss(x, y, backend=backend, n_threads=1).grad
+    return fl.huber_loss(x, y, backend=backend).grad
 
 
 def test_used_again_only_when_gone(compiled):
@@ -70,3 +71,32 @@ def test_another_size_is_not_taken(compiled):
     del grad
     gc.collect()
     assert [block.size for block in _memory._kept] == [4 * N]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the size of the process from /proc")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_an_error_for_lack_of_memory_is_the_only_one(compiled, n_threads):
+    code = """
+        import resource, sys
+        import numpy as np
+        import fastloss as fl
+        x, n_threads = np.zeros(4_000_000, np.float32), int(sys.argv[2])
+        def call(x):
+            return fl.mse_loss(x, x, n_threads=n_threads, backend=sys.argv[1])
+        call(x[:1_000_000])
+        fl.release_memory()
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        limit = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (size + 2**26, limit[1]))
+        unraisable = []
+        sys.unraisablehook = unraisable.append
+        kept = []
+        try:
+            while True:
+                kept.append(call(x))
+        except MemoryError as error:
+            alone = error.__context__ is None
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+        print(alone, len(unraisable), call(x).loss)
+    """
+    assert output(code, compiled, n_threads, timeout=120) == "True 0 0.0"

@@ -30,7 +30,9 @@ cdef extern from "platform.h" nogil:
     float from_bits_f32(uint32_t)
     double from_bits_f64(uint64_t)
     void prefetch(const void*)
-    int64_t atomic_add(int64_t*, int64_t)   # returns what was there before
+    int64_t atomic_add(int64_t*, int64_t)   # returns what was there before; so does the next
+    int64_t atomic_swap(int64_t*, int64_t)
+    int64_t atomic_load(int64_t*)
     void yield_core()
     int this_cpu()
     void leave_cpu(int)
@@ -173,7 +175,7 @@ cdef RowJob row_job(cnp.ndarray target, Py_ssize_t classes, cnp.ndarray class_we
         for k in range(classes):
             job.weight_sum += job.class_weight[k]
     job.ignore_index = ignore_index
-    job.head = NULL
+    job.is_head = False
     return job
 
 
@@ -208,7 +210,7 @@ def elementwise(tuple codes, int mode, cnp.ndarray x not None, cnp.ndarray y not
     job.hess = data_of(hess)
     job.mode = mode
     cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
-    return launch(kernel, &job, cnp.PyArray_SIZE(partials), BLOCK, threads)
+    return launch(kernel, &job, sizeof(job), cnp.PyArray_SIZE(partials), BLOCK, threads)
 
 
 cdef Kernel prepare_rows(RowJob* job, int loss, cnp.ndarray x, tuple params, cnp.ndarray grad):
@@ -228,7 +230,7 @@ def rows(int loss, cnp.ndarray x not None, cnp.ndarray target not None, tuple pa
         target, cnp.PyArray_DIM(x, 1), class_weight, ignore_index,
         entries_of(x, cnp.PyArray_DIM(x, 0), weight, mask, scale, losses, partials))
     cdef Kernel kernel = prepare_rows(&job, loss, x, params, grad)
-    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
+    return launch(kernel, &job, sizeof(job), cnp.PyArray_SIZE(partials), job.block_rows * job.classes, threads)
 
 
 def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray class_weight, int64_t ignore_index,
@@ -236,7 +238,7 @@ def target_weight(cnp.ndarray target not None, Py_ssize_t classes, cnp.ndarray c
     cdef RowJob job = row_job(
         target, classes, class_weight, ignore_index,
         entries_of(target, cnp.PyArray_SIZE(target), weight, mask, 1.0, None, partials))
-    return launch(target_weight_blocks, &job, cnp.PyArray_SIZE(partials), BLOCK, 1)
+    return launch(target_weight_blocks, &job, sizeof(job), cnp.PyArray_SIZE(partials), BLOCK, 1)
 
 
 def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray rewards not None,
@@ -250,7 +252,7 @@ def td_loss(cnp.ndarray q not None, cnp.ndarray actions not None, cnp.ndarray re
     job.grad = data_of(grad)
     job.td_error = data_of(td_error)
     cdef Kernel kernel = td_blocks_f64 if job.entries.code == F64 else td_blocks_f32
-    return launch(kernel, &job, cnp.PyArray_SIZE(partials), job.block_rows * job.actions_count, threads)
+    return launch(kernel, &job, sizeof(job), cnp.PyArray_SIZE(partials), job.block_rows * job.actions_count, threads)
 
 
 include "soft.pxi"

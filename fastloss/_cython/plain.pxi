@@ -10,29 +10,26 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
-    #define fastloss_allocate(kind, n) (((PyTypeObject *)(kind))->tp_alloc((PyTypeObject *)(kind), (n)))
+    /* From 3.14 on a tuple keeps its hash, and 0 would be one; -1 is none yet. */
+    static inline PyObject *fastloss_allocate(PyObject *kind, Py_ssize_t n) {
+        PyObject *found = ((PyTypeObject *)kind)->tp_alloc((PyTypeObject *)kind, n);
+    #if PY_VERSION_HEX >= 0x030E0000
+        if (found != NULL) ((PyTupleObject *)found)->ob_hash = -1;
+    #endif
+        return found;
+    }
     """
     object fastloss_allocate(object kind, Py_ssize_t n)
 
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_SET_ITEM
 
-from time import perf_counter
-
 from fastloss._blocks import exact_sum
 from fastloss._memory import LEAST, empty
 from fastloss._results import LossGrad, TDLossGrad
-from fastloss._threads import GRAIN, choose
+from fastloss._threads import choose
 
 cdef Py_ssize_t reused_bytes = LEAST, thread_grain = GRAIN
-
-cdef enum:
-    STREAK = 8      # calls in a row after which the next is expected soon, and threads stay awake for it
-    FINER = 16      # so many times less work is worth a thread that is awake
-
-cdef double SOON = 75e-6    # seconds that the pool's threads look for more work
-cdef double last_end = 0.0  # of a call that threads may have been worth
-cdef Py_ssize_t streak = 0  # of such calls, one soon after the other
 
 
 cdef inline object result(object kind, object loss, object grad, object third=None):
@@ -127,8 +124,8 @@ cdef inline bint plain_entries(cnp.ndarray x, int leading, object weight, object
     return mask is None or (plain_flags(mask) and same_shape(x, mask, leading))
 
 
-cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t width, Py_ssize_t block, double divisor,
-                      object n_threads, Py_ssize_t grains=1):
+cdef object run_plain(Kernel kernel, const void* job, size_t job_size, Entries* e, Py_ssize_t width, Py_ssize_t block,
+                      double divisor, object n_threads, Py_ssize_t grains=1):
     # Run a kernel over n entries of `width` elements, `block` entries to a block. Returns the loss, or None if a
     # target is bad.
     cdef cnp.npy_intp blocks = (e.n + block - 1) // block
@@ -136,22 +133,15 @@ cdef object run_plain(Kernel kernel, const void* job, Entries* e, Py_ssize_t wid
     cdef double partial
     cdef cnp.ndarray partials
     cdef int threads = 1
-    cdef bint large = FINER * size >= 2 * grain
-    global last_end, streak
-    if large:
-        streak = streak + 1 if perf_counter() - last_end < SOON else 0
-        grain = grain // FINER if streak >= STREAK else grain
-    if n_threads is not None or size >= 2 * grain:
+    if n_threads is not None or size >= grains * worth_noting:
         threads = choose(n_threads, size, grain)
     if blocks == 1:
         e.partials = &partial
         return None if kernel(job, 0, 1) else partial / divisor
     partials = cnp.PyArray_EMPTY(1, &blocks, cnp.NPY_DOUBLE, 0)
     e.partials = <double*>cnp.PyArray_DATA(partials)
-    if launch(kernel, job, blocks, block * width, threads):
+    if launch(kernel, job, job_size, blocks, block * width, threads):
         return None
-    if large:
-        last_end = perf_counter()
     partial = exact_total(e.partials, blocks)
     return (partial if partial == partial else <double>exact_sum(partials)) / divisor
 
@@ -224,7 +214,7 @@ def plain_elementwise(object facts, object x, object y, object third, tuple para
         if not all_inside(&job):
             return None
     cdef Kernel kernel = elementwise_blocks_f32 if job.entries.code == F32 else elementwise_blocks_f64
-    cdef object value = run_plain(kernel, &job, &job.entries, 1, BLOCK, divisor, n_threads, codes[5])
+    cdef object value = run_plain(kernel, &job, sizeof(job), &job.entries, 1, BLOCK, divisor, n_threads, codes[5])
     if value is None:
         return None
     return (value, gradient, third_grad) if want_third else result(LossGrad, value, gradient)
@@ -260,7 +250,7 @@ def plain_rows(object facts, object x, object target, tuple params, object class
     cdef cnp.ndarray gradient = (empty_like(x) if out is None else out) if want_grad else None
     job.entries.scale = 1.0 / divisor
     cdef Kernel kernel = prepare_rows(&job, facts.index, x, params, gradient)
-    cdef object value = run_plain(kernel, &job, &job.entries, classes, job.block_rows, divisor, n_threads)
+    cdef object value = run_plain(kernel, &job, sizeof(job), &job.entries, classes, job.block_rows, divisor, n_threads)
     return None if value is None else result(LossGrad, value, gradient)
 
 
@@ -306,7 +296,7 @@ def plain_softmax(object x, object target, object how, object class_weight, obje
     job.row.grad = data_of(gradient)
     job.row.entries.scale = 1.0 / divisor
     cdef object value = run_plain(
-        soft_kernel(&job), &job, &job.row.entries, classes, job.row.block_rows, divisor, n_threads)
+        soft_kernel(&job), &job, sizeof(job), &job.row.entries, classes, job.row.block_rows, divisor, n_threads)
     return None if value is None else result(LossGrad, value, gradient)
 
 
@@ -347,5 +337,5 @@ def plain_td_loss(object q, object actions, object rewards, object next_q, objec
     job.grad = data_of(gradient)
     job.td_error = data_of(error)
     cdef Kernel kernel = td_blocks_f32 if job.entries.code == F32 else td_blocks_f64
-    cdef object value = run_plain(kernel, &job, &job.entries, count, job.block_rows, divisor, n_threads)
+    cdef object value = run_plain(kernel, &job, sizeof(job), &job.entries, count, job.block_rows, divisor, n_threads)
     return None if value is None else result(TDLossGrad, value, gradient, error)

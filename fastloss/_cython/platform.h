@@ -48,9 +48,13 @@ static inline double from_bits_f64(uint64_t k) { double x; memcpy(&x, &k, sizeof
 
 #if defined(__GNUC__) || defined(__clang__)
 #define atomic_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_swap(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #else
 #include <intrin.h>
 #define atomic_add(p, v) _InterlockedExchangeAdd64((p), (v))
+#define atomic_swap(p, v) _InterlockedExchange64((p), (v))
+#define atomic_load(p) _InterlockedExchangeAdd64((p), 0)
 #endif
 
 /* The CPU that the calling thread runs on, and a way to another one if it may use any: back to all of them thereafter. */

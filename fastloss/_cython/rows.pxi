@@ -34,7 +34,7 @@ cdef struct RowJob:
     int64_t ignore_index
     double smoothing        # of cross-entropy
     void* grad
-    const SoftJob* head     # NULL or what an index costs if not cross-entropy
+    bint is_head            # whether this is the row of a SoftJob, which says what an index costs
 
 
 cdef struct Side:
@@ -164,7 +164,7 @@ cdef void finish_sides(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
         side.losses[r] = log1p_f64(side.s[r])
         # S - e_y; with the target at the maximum s itself.
         side.others[r] = side.s[r] if side.gap[r] == 0.0 else (1.0 + side.s[r]) - side.own[r]
-    if job.head != NULL:
+    if job.is_head:
         finish_heads(job, side, n)
         return
     for r in range(n):
@@ -197,7 +197,7 @@ cdef bint row_blocks(const RowJob* job, Py_ssize_t first, Py_ssize_t last, const
             n = min(stop - start, SIDE)
             padded = (n + 15) // 16 * 16 if job.classes <= NARROW else (n + 3) // 4 * 4
             bad |= open_sides(job, start, &side, n, padded)
-            if job.head != NULL:
+            if job.is_head:
                 open_heads(job, start, &side, n)
             if job.loss != CROSS_ENTROPY:
                 margin_rows(job, start, &side, n, padded, _)

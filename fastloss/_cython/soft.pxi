@@ -23,7 +23,7 @@ cdef double least_normal = 2.2250738585072014e-308   # a variable: log_over_mean
 
 
 cdef struct SoftJob:
-    RowJob row                  # its target may be NULL
+    RowJob row                  # its target may be NULL; first, so that a RowJob's address may be a SoftJob's
     const void* shares          # NULL or a distribution over the classes of each row, in the input's dtype
     Kind kind                   # what shares hold
     Kind input_kind
@@ -696,11 +696,11 @@ cdef SoftJob soft_job(cnp.ndarray x, Py_ssize_t classes, cnp.ndarray target, cnp
 
 
 cdef Kernel soft_kernel(SoftJob* job):
-    # The kernel for a job that is complete but for partial sums, and stays where it is.
+    # The kernel for a job that is complete but for partial sums.
     if not is_head(job):
         return soft_blocks_f64 if job.row.entries.code == F64 else soft_blocks_f32
     job.row.loss = CROSS_ENTROPY
-    job.row.head = job
+    job.row.is_head = True
     return row_blocks_f64 if job.row.entries.code == F64 else row_blocks_f32
 
 
@@ -717,4 +717,4 @@ def softmax(cnp.ndarray x not None, cnp.ndarray target, cnp.ndarray shares, obje
     job.entropies = data_of(entropies)
     job.top = <int64_t*>data_of(top)
     job.hess = data_of(hess)
-    return launch(soft_kernel(&job), &job, cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)
+    return launch(soft_kernel(&job), &job, sizeof(job), cnp.PyArray_SIZE(partials), job.row.block_rows * c, threads)

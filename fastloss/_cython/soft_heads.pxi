@@ -9,12 +9,17 @@ cdef bint is_head(const SoftJob* job) noexcept nogil:
     return plain and bare and job.row.target != NULL and job.shares == NULL and job.input_kind == LOGITS
 
 
+cdef inline const SoftJob* head_of(const RowJob* job) noexcept nogil:
+    # The job that a row with is_head belongs to.
+    return <const SoftJob*>job
+
+
 cdef void open_heads(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t n) noexcept nogil:
     # The factors of rows.
     cdef Py_ssize_t r
     cdef double factor[SIDE]
-    if job.head.factor != NULL:
-        load(job.entries.code, job.head.factor, first, factor, n)
+    if head_of(job).factor != NULL:
+        load(job.entries.code, head_of(job).factor, first, factor, n)
         for r in range(n):
             side.u[r] = side.u[r] * factor[r]
 
@@ -55,7 +60,7 @@ cdef void side_poly(double* c, const double* p, const double* q, double* slope, 
 cdef void finish_heads(const RowJob* job, Side* side, Py_ssize_t n) noexcept nogil:
     # As finish_sides, with another f(c_y) and lse^2; nothing is done twice, of what it has done before.
     cdef Py_ssize_t r
-    cdef double v = job.smoothing / <double>job.classes, w_sum = job.weight_sum, z_loss = job.head.z_loss
+    cdef double v = job.smoothing / <double>job.classes, w_sum = job.weight_sum, z_loss = head_of(job).z_loss
     cdef double mass = v * w_sum
     cdef double sums, lse, value, smooth, pull
     cdef double slope[SIDE]
@@ -69,10 +74,10 @@ cdef void finish_heads(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
         q[r] = side.others[r] / sums
     for r in range(n):
         slope[r] = 1.0
-    if job.head.form == FOCAL:
-        side_focal(c, p, q, slope, job.head.params[0], n)
-    elif job.head.form == POLY:
-        side_poly(c, p, q, slope, job.head.params, job.head.count, n)
+    if head_of(job).form == FOCAL:
+        side_focal(c, p, q, slope, head_of(job).params[0], n)
+    elif head_of(job).form == POLY:
+        side_poly(c, p, q, slope, head_of(job).params, head_of(job).count, n)
     for r in range(n):
         value = side.u[r] * c[r] if side.u[r] != 0.0 else 0.0
         side.u[r] = side.u[r] * slope[r]

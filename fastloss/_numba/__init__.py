@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numba
 import numpy as np
 
@@ -14,6 +12,7 @@ from fastloss._numba import (
     gather,
     margins,
     narrow,
+    pool,
     soft,
     soft_blocks,
     soft_heads,
@@ -23,12 +22,11 @@ from fastloss._numba import (
 from fastloss._numba._jit import describe_cache
 from fastloss._numba.blocks import BFLOAT, HALF
 from fastloss._numba.rows import SIDES, target_weight_blocks
-from fastloss._threads import GRAIN as _GRAIN
-from fastloss._threads import split
+from fastloss._threads import FINER, SPAN, ended
+from fastloss._threads import GRAIN as GRAIN
 from fastloss.registry import LOOPS, LOSSES
 
 name = "numba"
-GRAIN = 2 * _GRAIN  # each piece of work goes through the interpreter
 plain_elementwise = plain_rows = plain_softmax = plain_td_loss = None  # no shorter way for plain arrays
 _NO_FLAGS = np.empty(0, np.bool_)
 _NO_DOUBLES = np.empty(0)
@@ -38,7 +36,7 @@ _MODES = ("loss", "loss_grad", "grad_hess")
 
 def describe() -> str:
     """A line for show_config()."""
-    return f"numba {numba.__version__}, Python threads; kernels {describe_cache(target_weight_blocks)}"
+    return f"numba {numba.__version__}; kernels {describe_cache(target_weight_blocks)}"
 
 
 class _Memory:
@@ -80,32 +78,33 @@ def _room(size, dtype):
     return memory[start : start + size * dtype(0).itemsize].view(dtype)
 
 
-class _Rooms(threading.local):
-    """A thread's rooms, kept: to make them takes longer than a small call, and kernels leave nothing in them."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def get(self, size, dtype):
-        """Room for chunks, for flags of a chunk, for lanes."""
-        key = size, dtype
-        if key not in self.kept:
-            self.kept[key] = (
-                _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + SIDES, np.float64),
-            )  # fmt: skip
-        return self.kept[key]
+# Rooms that no call uses, by size and type: to make them takes longer than a small call, and kernels leave nothing in
+# them. Nothing of a thread's own: greenlets share one, and a signal handler calls in the middle of a call.
+_spare: dict[tuple, list] = {}
 
 
-_rooms = _Rooms()
+def _rooms(size, dtype):
+    """Room for chunks, for flags of a chunk, for lanes."""
+    try:
+        return _spare[size, dtype].pop()
+    except (KeyError, IndexError):
+        return _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + SIDES, np.float64)
 
 
 def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
-
-    def call(first, last):
-        return kernel(*arguments, partials, first, last, *_rooms.get(room, dtype))
-
-    return split(call, partials.size, size, threads)
+    arguments, rooms, blocks = (*arguments, partials), _rooms(room, dtype), partials.size
+    bad = None
+    if threads > 1 and blocks > 1:
+        bad = pool.shared().launch(kernel, arguments, rooms, blocks, size, threads)
+    if bad is None:
+        bad, pieces = False, min(blocks, blocks * size // SPAN + 1)
+        for k in range(pieces):  # Ctrl-C is seen between pieces
+            bad |= kernel(*arguments, blocks * k // pieces, blocks * (k + 1) // pieces, *rooms)
+    _spare.setdefault((room, dtype), []).append(rooms)
+    if FINER * blocks * size >= 2 * GRAIN:
+        ended()
+    return bad
 
 
 def _loop(index, mode, suffix):

@@ -18,7 +18,7 @@ from numba.extending import intrinsic, overload
 
 __all__ = [
     "apart", "bare", "bits", "by_type", "describe_cache", "f32", "f64", "fetcher", "fma", "from_bits", "inline",
-    "kernel", "loop", "ptr", "run_loop", "u32", "u64",
+    "kernel", "loop", "native", "ptr", "run_loop", "u32", "u64", "uncounted",
 ]  # fmt: skip
 
 if numba.config.DISABLE_JIT:
@@ -37,7 +37,7 @@ def _stamp() -> str | None:
         sources = [file for file in kernels if file.name.endswith(".py")]
         if not sources:
             return None
-        sources += [package.joinpath("_blocks.py"), package.joinpath("_how.py")]
+        sources += [package.joinpath(name) for name in ("_blocks.py", "_how.py", "_threads.py")]
         return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
     except OSError:
         return None
@@ -109,6 +109,12 @@ def describe_cache(dispatcher) -> str:
     return "not cached: no folder for it can be written (NUMBA_CACHE_DIR names one)"
 
 
+def native(dispatcher, kinds, name="llvm_cfunc_wrapper_name"):
+    """Address of what has been compiled for arguments of these types: C's convention, or by name Numba's own."""
+    compiled = dispatcher.overloads[kinds]
+    return compiled.library.get_pointer_to_function(getattr(compiled.fndesc, name))
+
+
 class loop:
     """A loop over a chunk, compiled on first use and called by its address.
 
@@ -129,9 +135,8 @@ class loop:
             arguments = (array, array, array, params, real, array, array, array, types.intp)
             dispatcher = kernel(self.function)
             dispatcher.compile(types.boolean(*arguments))
-            compiled = dispatcher.overloads[arguments]
             self.dispatchers.append(dispatcher)
-            self.pointer = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
+            self.pointer = native(dispatcher, arguments)
         return self.pointer
 
 
@@ -188,11 +193,16 @@ def bare(typingctx, array):
     """The array without its reference count: slices of it cost no atomic operations. Its owner must outlive it."""
 
     def generate(context, builder, signature, arguments):
-        described = cgutils.create_struct_proxy(array)(context, builder, arguments[0])
-        described.meminfo = cgutils.get_null_value(described.meminfo.type)
-        return described._getvalue()
+        return uncounted(context, builder, array, arguments[0])
 
     return array(array), generate
+
+
+def uncounted(context, builder, array, value):
+    """What ``bare`` returns, for code that builds code."""
+    described = cgutils.create_struct_proxy(array)(context, builder, value)
+    described.meminfo = cgutils.get_null_value(described.meminfo.type)
+    return described._getvalue()
 
 
 @intrinsic
