@@ -80,7 +80,8 @@ class LossSum:
     -----
     The total has the bits of ``reduction="sum"``, and so has the mean those of a single call's where the divisor is a
     number of entries. Sums of weights and of class weights are correctly rounded here, while a single call's may
-    differ in the last digit.
+    differ in the last digit. `rmse_loss` is the root of a sum of squares, which must lie within float64's range: its
+    residuals from 1e-150 to 1e150.
 
     Examples
     --------

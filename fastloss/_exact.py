@@ -19,12 +19,12 @@ class ExactSum:
 
     def add(self, values: np.ndarray, times: int = 1) -> None:
         """Add every value, ``times`` times."""
-        values = values.reshape(-1)
+        values = values.reshape(-1).astype(np.float64, copy=False)
         if values.size < _FEW:
             self._add_each(values, times)
             return
         for start in range(0, values.size, _PIECE):
-            self._add_piece(values[start : start + _PIECE].astype(np.float64), times)
+            self._add_piece(values[start : start + _PIECE].copy(), times)
 
     def _add_piece(self, rest: np.ndarray, times: int) -> None:
         # All values are rounded to multiples of one power of two, so coarse that their sum is exact; what is left of

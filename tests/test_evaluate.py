@@ -789,6 +789,8 @@ def test_words_are_values(folder, capsys, text):
         ("asymmetric_huber_loss", "--param", "delta=0.5", "alpha=2", "x.npy", "y.npy"),
         ("asymmetric_huber_loss", "--param", "delta=0.5", "x.npy", "--param", "alpha=2", "y.npy"),
         ("asymmetric_huber_loss", "x.npy", "y.npy", "--param", "delta=0.5", "alpha=2", "--threads", "1"),
+        ("asymmetric_huber_loss", "--param=delta=0.5", "alpha=2", "x.npy", "y.npy"),
+        ("asymmetric_huber_loss", "--param=delta=0.5", "x.npy", "y.npy", "--param=alpha=2"),
     ],
 )
 def test_parameters_may_stand_anywhere(files, capsys, texts):
@@ -818,14 +820,17 @@ def test_a_repeated_parameter_is_an_error(files, capsys, texts):
             ("gaussian_nll", "x.npy", "y.npy", "--param", "var=x.npy"),
             r"x.npy: var must be non-negative, got -.* at index",
         ),
+        (("gaussian_nll", "x.npy", "y.npy", "--param", "var=0.5"), "error: var must have input's shape"),
         (("rmse", "x.npy", "y.npy", "--reduction", "sum"), "rmse_loss is the root of a mean"),
         (("mse", "x.npy", "y.npy", "--reduction", "none"), "--reduction"),
         (("mse", "-", "-"), "only one array can come from standard input"),
         (("nmae", "x.npy", "y.npy", "--param", "norm=median"), "norm must be a number or one of mean, range, std, iqr"),
-        (("dice", "weights.npy", "weights.npy"), "samples and classes"),
+        (("dice", "weights.npy", "weights.npy"), r"weights.npy: input must have samples and classes .*\(501,\)"),
+        (("ce", "none.npy", "classes.npy"), r"none.npy: input must have rows of at least one class, got \(501, 0\)"),
     ],
 )
-def test_what_is_wrong_with_a_parameter_is_told_with_its_file(files, capsys, arguments, says):
+def test_what_is_wrong_is_told_with_its_file(files, capsys, arguments, says):
+    save({"none": np.empty((501, 0))})
     assert re.search(says, failure(capsys, *arguments))
 
 

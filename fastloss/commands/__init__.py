@@ -69,7 +69,7 @@ def _progress_line(total: int, unit: str, label: str, width: int) -> Iterator[Ca
         finished += done
         if perf_counter() - shown > 0.2:
             shown = perf_counter()
-            text = f"{label}: {finished} of {total}{unit} ({finished / max(1, total):.0%})"
+            text = f"{label}: {finished} of {total} {unit.strip()} ({finished / max(1, total):.0%})"
             sys.stderr.write("\r" + text[: width - 1].ljust(width - 1))
             sys.stderr.flush()
 

@@ -81,13 +81,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _each_by_itself(arguments: Any) -> list[str]:
     """Write ``--param a=1 b=2`` as ``--param a=1 --param b=2``: several values would swallow the files behind them."""
     found: list[str] = []
-    following = False
+    following = False  # whether a parameter or its value stands before
     for argument in arguments or ():
-        if following and re.match(r"[a-z]\w*=", argument) and found[-1] != "--param":
+        named = argument == "--param"
+        value = following and re.match(r"[a-z]\w*=", argument)
+        if value and found[-1] != "--param":
             found.append("--param")
-        elif following and found[-1] != "--param":
-            following = False
-        following |= argument == "--param"
+        following = named or argument.startswith("--param=") or bool(value) or found[-1:] == ["--param"]
         found.append(argument)
     return found
 
@@ -116,9 +116,9 @@ class _Task:
         )
 
     def error(self, message: str) -> CommandError:
-        """An error that names the file of the first array in a message."""
-        named = re.search(rf"\b({'|'.join(self.paths)})\b", message)
-        return CommandError(f"{self.paths[named[1]]}: {message}" if named else message)
+        """An error that names the file of what a message is about, the first argument in it."""
+        named = re.search(rf"\b({'|'.join({**self.paths, **self.params, **self.fixed})})\b", message)
+        return CommandError(f"{self.paths[named[1]]}: {message}" if named and named[1] in self.paths else message)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -275,7 +275,7 @@ def _stream(arguments: argparse.Namespace, task: _Task) -> tuple[LossSum, float,
                 n_threads=arguments.threads, **task.params,
             )  # fmt: skip
         except _LIBRARY_ERRORS as error:
-            raise task.error(one_line(error)) from error
+            raise task.error(one_line(error).replace("input_shape", "input")) from error
 
     total = new_sum(rows)
     hits = Hits(task.params) if task.has_hits else None
