@@ -141,7 +141,8 @@ def test_demo_names_the_missing_extra(folder, capsys, monkeypatch, missing, opti
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    assert 'python -m pip install "fastloss[demo]"' in failure(capsys, "demo", *options)
+    package = {"sklearn": "scikit-learn"}.get(missing, missing)
+    assert f"python -m pip install {package}; the extra [demo] has it" in failure(capsys, "demo", *options)
 
 
 def test_demo_bad_arguments(folder, capsys):

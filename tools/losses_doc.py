@@ -169,7 +169,7 @@ def _docstring(name: str) -> Any:
     try:
         docscrape = import_module("numpydoc.docscrape")
     except ImportError as error:
-        raise SystemExit(f'tools.losses_doc needs numpydoc ({error}): python -m pip install "fastloss[lint]"') from None
+        raise SystemExit(f"tools.losses_doc needs numpydoc ({error}): python -m pip install numpydoc") from None
     return docscrape.FunctionDoc(getattr(fl, name))
 
 

@@ -28,7 +28,8 @@ def from_extra(extra: str, module: str, distribution: str, purpose: str) -> Modu
         return import_module(module)
     except ImportError as error:
         raise CommandError(
-            f'{purpose} needs {distribution} ({error}): python -m pip install "fastloss[{extra}]"'
+            f"{purpose} needs {distribution} ({error}): python -m pip install {distribution.lower()}; "
+            f"the extra [{extra}] has it"
         ) from error
 
 

@@ -15,7 +15,7 @@ from . import CommandError
 try:
     import mpmath
 except ImportError as error:
-    raise CommandError('errors in ULP need mpmath: python -m pip install "fastloss[test]"') from error
+    raise CommandError("errors in ULP need mpmath: python -m pip install mpmath") from error
 
 # 64 bits of mantissa on x86: eleven more than float64. Elsewhere long double may be float64 itself.
 LONG = np.finfo(np.longdouble).nmant >= 63
