@@ -457,6 +457,7 @@ def td_loss(
     rewards, terminated : array_like, shape (n,)
         Where `terminated` is True, nothing follows and `next_q` is not used.
     gamma : float
+        With 0 `next_q` is not used either.
     next_q_online : array_like, shape (n, A), optional
         Values that choose the next action; `next_q` itself by default.
     next_action_mask : array_like of bool, shape (n, A), optional
@@ -481,7 +482,7 @@ def td_loss(
     best = np.where(legal, chooser, -np.inf).max(axis=1)
     choice = (legal & (chooser == best[:, None])).argmax(axis=1)
     bootstrap = np.where(np.isnan(best), np.nan, next_q[rows, choice])
-    over = np.asarray(terminated, dtype=bool) | ~legal.any(axis=1)
+    over = np.asarray(terminated, dtype=bool) | ~legal.any(axis=1) | (gamma == 0)
     target = _floats(rewards) + gamma * np.where(over, 0.0, bootstrap)
 
     value = q[rows, index]

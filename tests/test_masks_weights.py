@@ -158,3 +158,57 @@ def test_a_mask_selects_in_grad_hess(elementwise, backend):
     assert not found.hess[~kept].any()
     clean = fl.grad_hess(getattr(fl, elementwise), *case.args, backend=backend)
     np.testing.assert_array_equal(found.hess[kept], clean.hess[kept])
+
+
+ROW_LOSSES = tuple(name for name, facts in LOSSES.items() if facts.kind != "elementwise")
+
+
+@pytest.mark.parametrize("width", [5, 70, 1030])
+@pytest.mark.parametrize("name", ROW_LOSSES)
+def test_weights_and_divisors_of_rows_meet_in_float64(name, backend, dtype, width):
+    case = build(name, dtype, (9,), width)
+    weight = np.random.default_rng(0).random(9) + 0.5
+    plain = case(backend, sample_weight=weight, reduction="weighted_mean")
+    close = {"rtol": 8 * float(np.finfo(dtype).eps), "atol": 0.0}
+    for power in (-990, -500, -200, 200, 500, 990):  # what is weighed and divided by the same does not change
+        found = case(backend, sample_weight=np.ldexp(weight, power), reduction="weighted_mean")
+        np.testing.assert_allclose(found.loss, plain.loss, **close)
+        np.testing.assert_allclose(found.grad, plain.grad, **close)
+        found = case(backend, sample_weight=np.ldexp(weight, power), normalizer=np.ldexp(1.0, power))
+        wanted = case(backend, sample_weight=weight, reduction="sum")
+        np.testing.assert_allclose(found.loss, wanted.loss, **close)
+        np.testing.assert_allclose(found.grad, wanted.grad, **close)
+    for normalizer in (1e-42, 1e-20, 1e20, 1e42):
+        wanted = expected(case, normalizer=normalizer)
+        found = case(backend, normalizer=normalizer)
+        np.testing.assert_allclose(found.loss, wanted[0], rtol=1e-5)
+        least = float(np.finfo(dtype).smallest_subnormal)
+        with np.errstate(over="ignore"):
+            right = wanted[1].astype(dtype)
+        size = np.max(np.abs(right), initial=0.0, where=np.isfinite(right))
+        np.testing.assert_allclose(found.grad, right, rtol=1e-4, atol=2 * least + 1e-6 * float(size))
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if LOSSES[n].target == "class" and n != "td_loss"])
+@pytest.mark.parametrize("width", [5, 70])
+def test_class_weights_meet_their_divisor_in_float64(name, backend, dtype, width):
+    weight = np.random.default_rng(0).random(width) + 0.5
+    plain = build(name, dtype, (9,), width, weight=weight)
+    divisor = weight[plain.args[1]].sum()
+    wanted = plain(backend, reduction="sum")
+    for power in (-990, -200, 200, 990):
+        found = plain.with_params(weight=np.ldexp(weight, power))(backend, normalizer=np.ldexp(divisor, power))
+        close = {"rtol": 8 * float(np.finfo(dtype).eps)}
+        np.testing.assert_allclose(found.loss, wanted.loss / divisor, **close)
+        np.testing.assert_allclose(found.grad, wanted.grad / divisor, atol=1e-15, **close)
+
+
+def test_the_discount_meets_the_next_value_in_float64(backend):
+    rng = np.random.default_rng(0)
+    q, next_q = np.zeros((2000, 2), np.float32), rng.standard_normal((2000, 1)).astype(np.float32).repeat(2, axis=1)
+    rewards = rng.standard_normal(2000).astype(np.float32)
+    call = {"gamma": 0.99, "backend": backend}
+    found = fl.td_loss(q, np.zeros(2000, int), rewards, next_q, np.zeros(2000, bool), **call).td_error
+    exact = rewards.astype(np.float64) + 0.99 * next_q[:, 0].astype(np.float64)
+    np.testing.assert_array_max_ulp(found, exact.astype(np.float32), 1)
+    assert np.mean(found == exact.astype(np.float32)) > 0.99

@@ -283,6 +283,19 @@ def test_a_terminal_state_bootstraps_from_nothing(backend, dtype):
                 np.testing.assert_array_equal(found.loss, clean.loss)
 
 
+@pytest.mark.parametrize("width", [3, 20, 100])
+def test_a_discount_of_zero_does_not_look_at_what_comes_next(backend, dtype, width):
+    case = build("td_loss", dtype, width=width, gamma=0.0)
+    q, actions, rewards, _, terminated = case.args
+    for garbage in (NAN, INF, -INF):
+        bad = np.full_like(q, garbage)
+        for extra in ({}, {"next_q_online": bad}, {"next_action_mask": np.arange(q.size).reshape(q.shape) % 3 == 0}):
+            found = case.with_args(q, actions, rewards, bad, terminated).with_params(**extra)(backend)
+            np.testing.assert_array_equal(found.td_error, rewards - q[np.arange(len(q)), actions])
+            assert np.isfinite(found.loss)
+            assert np.isfinite(found.grad).all()
+
+
 def test_illegal_next_actions_may_hold_anything(backend, dtype):
     case = build("td_loss", dtype)
     q, actions, rewards, next_q, terminated = case.args

@@ -138,7 +138,8 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
     cdef real losses[SIDE]
     cdef real grads[SIDE]
     cdef real errors[SIDE]
-    cdef real weights[SIDE]
+    cdef double values[SIDE]
+    cdef double weights[SIDE]
     cdef uint8_t kept[SIDE]
     cdef uint8_t room[SIDE]
     cdef const uint8_t* mask
@@ -146,7 +147,7 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
     cdef int64_t chosen[SIDE]
     cdef int64_t outside
     cdef double lanes[LANES]
-    cdef real gamma = <real>job.gamma, v
+    cdef double later
     for block in range(first, last):
         clear_lanes(lanes)
         start = block * job.block_rows
@@ -179,30 +180,37 @@ cdef bint td_blocks(const TDJob* job, Py_ssize_t first, Py_ssize_t last, const r
                 fetch(<const char*>job.grad + start * count * size, n * count * size)
             terminated = job.terminated + start
             # Of so many in float64, transposing costs more than it saves.
-            if job.online == NULL and count * <Py_ssize_t>sizeof(real) <= 4 * NARROW:
+            if job.gamma == 0.0:
+                for r in range(n):  # what comes next is worth nothing, whatever it is
+                    best[r] = <real>0.0
+            elif job.online == NULL and count * <Py_ssize_t>sizeof(real) <= 4 * NARROW:
                 best_beside(job, start, best, n, _)
             else:
                 for r in range(n):
                     best[r] = best_next(job, start + r, _) if kept[r] and not terminated[r] else <real>0.0
             load(e.code, job.rewards, start, target, n)
             for r in range(n):
-                v = <real>0.0 if terminated[r] else best[r]
-                if real is float:
-                    v = fma_f32(gamma, v, target[r])
-                else:
-                    v = fma_f64(gamma, v, target[r])
-                target[r] = v if kept[r] else <real>0.0
+                later = 0.0 if terminated[r] else <double>best[r]
+                target[r] = <real>fma_f64(job.gamma, later, <double>target[r]) if kept[r] else <real>0.0
             for r in range(n):
                 value[r] = value_at(_, e.code, job.q, (start + r) * count + chosen[r])
             select(value, NULL, kept, n)
-            run_loop(job.loss, 1, value, target, <const real*>NULL, job.params, <real>e.scale, losses, grads, grads, n)
+            run_loop(job.loss, 1, value, target, <const real*>NULL, job.params, 1.0, losses, grads, grads, n)
             for r in range(n):
                 errors[r] = target[r] - value[r]
+            # Neither costs anything where nothing is kept; a weight may still be NaN there.
             if e.weight != NULL:
                 load_weights(e, start, weights, n)
-                multiply(losses, grads, weights, n)
-            select(losses, grads, kept, n)
-            add_lanes(lanes, losses, n)
+                select(weights, NULL, kept, n)
+                for r in range(n):
+                    values[r] = <double>losses[r] * weights[r]
+                    losses[r] = <real>values[r]
+                    grads[r] = <real>(<double>grads[r] * (weights[r] * e.scale))
+                add_lanes(lanes, values, n)
+            else:
+                for r in range(n):
+                    grads[r] = <real>(<double>grads[r] * e.scale)
+                add_lanes(lanes, losses, n)
             if e.losses != NULL:
                 store(e.code, losses, e.losses, start, n)
             if job.td_error != NULL:

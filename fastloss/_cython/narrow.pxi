@@ -159,7 +159,7 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     cdef Code code = job.entries.code
     cdef Py_ssize_t c = job.classes, base = first * c, r, k
     cdef bint native = is_native(code, _)
-    cdef int outside = 0, masked = 0
+    cdef int outside = 0, masked = 0, large = 0
     cdef double v = job.smoothing / <double>c
     cdef real flat[NARROW * SIDE]
     cdef real x[NARROW * SIDE]      # class by class, padded values each
@@ -208,9 +208,15 @@ cdef void narrow_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_
     finish_sides(job, side, padded)
     if job.grad == NULL:
         return
-    if v == 0.0:
-        for r in range(padded):
-            factor[r] = <real>side.factor[r]
+    if outside:
+        for r in range(n):
+            if m[r] == <real>0.0 and abs_f64(side.factor[r]) == INFINITY:
+                absorb(x + r, side.factor[r], c, padded)
+                side.factor[r] = 1.0
+    for r in range(padded):
+        factor[r] = <real>side.factor[r]
+        large |= abs_f64(side.factor[r]) > 1.0 / TINY
+    if v == 0.0 and not large:
         for k in range(c):
             side_scale(x + k * padded, factor, padded)
     else:

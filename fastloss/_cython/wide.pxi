@@ -233,6 +233,19 @@ cdef void scale_smooth_chunk(const real* e, real* g, double factor, double shift
         g[i] = <real>(<double>e[i] * factor - (shift * w[i] if w != NULL else shift))
 
 
+cdef inline bint is_short(double factor, const real* _) noexcept nogil:
+    # Whether a factor of exponentials may be rounded to their type: it is well within its range.
+    return real is double or TINY <= abs_f64(factor) <= 1.0 / TINY
+
+
+cdef void absorb(real* e, double factor, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    # An infinite factor, of a square of an infinite log-sum-exp, goes into the exponentials: where they are 0 it is not
+    # felt.
+    cdef Py_ssize_t i
+    for i in range(n):
+        e[i * step] = <real>(<double>e[i * step] * factor) if e[i * step] != <real>0.0 else <real>0.0
+
+
 cdef real row_maximum(const RowJob* job, Py_ssize_t i, Py_ssize_t* top, const real* _) noexcept nogil:
     # The maximum and its place; -inf where a row holds nothing but NaN and -inf.
     cdef Code code = job.entries.code
@@ -298,7 +311,7 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
     cdef Py_ssize_t top[SIDE]
     cdef bint infinite[SIDE]
     # Where it is quick to find or smoothing needs it, the maximum comes first.
-    cdef bint guessing = real is float and c >= GUESSED and job.smoothing == 0.0, guessed, raised
+    cdef bint guessing = real is float and c >= GUESSED and job.smoothing == 0.0, guessed, raised, pulled_up
     cdef double unit[SIDE]
     cdef double smooth[LANES]
     cdef double sums[2]
@@ -396,6 +409,9 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             continue
         base = (first + r) * c
         factor = side.factor[r] / unit[r]
+        pulled_up = infinite[r] and abs_f64(factor) == INFINITY
+        if pulled_up:
+            factor = 1.0
         for chunk in range(chunks):
             start = chunk * CHUNK
             size = min(c - start, CHUNK)
@@ -408,7 +424,9 @@ cdef void wide_rows(const RowJob* job, Py_ssize_t first, Side* side, Py_ssize_t 
             if start <= top[r] < start + size:
                 e[top[r] - start] = <real>unit[r]
             g = <real*>job.grad + base + start if native else x_room
-            if v == 0.0 and (real is double or abs_f64(factor) >= TINY):
+            if pulled_up:
+                absorb(e, side.factor[r], size, 1)
+            if v == 0.0 and is_short(factor, _):
                 scale_chunk(e, g, <real>factor, size)
             else:
                 w = job.class_weight + start if job.class_weight != NULL else NULL

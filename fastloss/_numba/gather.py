@@ -9,7 +9,6 @@ from fastloss._numba.blocks import (
     clear,
     load_mask,
     load_weights,
-    multiply,
     put,
     select,
     store,
@@ -19,7 +18,7 @@ from fastloss._numba.blocks import (
 )
 from fastloss._numba.tiles import transpose
 
-ROOM = 8 * SIDE + 2 * NARROW * SIDE  # elements of work that the kernel needs
+ROOM = 7 * SIDE + 2 * NARROW * SIDE  # elements of work that the kernel needs
 
 
 @inline
@@ -111,11 +110,10 @@ def td_blocks(
     bad = False
     n = actions.size
     rows = max(1, BLOCK // count)
-    gamma = work.dtype.type(gamma)
-    scale = work.dtype.type(scale)
-    zero = work.dtype.type(0.0)
-    lanes, chosen_room = lanes[:LANES], lanes[LANES : LANES + SIDE].view(np.int64)
-    side, room = work[: 8 * SIDE], work[8 * SIDE :]
+    gamma, scale = np.float64(gamma), np.float64(scale)
+    zero, one = work.dtype.type(0.0), work.dtype.type(1.0)
+    lanes, chosen_room, doubles = lanes[:LANES], lanes[LANES : LANES + SIDE].view(np.int64), lanes[LANES + SIDE :]
+    side, room = work[: 7 * SIDE], work[7 * SIDE :]
     for block in range(first, last):
         clear(lanes)
         end = min((block + 1) * rows, n)
@@ -123,8 +121,8 @@ def td_blocks(
             size = min(end - start, SIDE)
             value, target = side[:size], side[SIDE : SIDE + size]
             ls, gs = side[2 * SIDE : 2 * SIDE + size], side[3 * SIDE : 3 * SIDE + size]
-            errors, weights = side[4 * SIDE : 4 * SIDE + size], side[5 * SIDE : 5 * SIDE + size]
-            best, nan = side[6 * SIDE : 6 * SIDE + size], side[7 * SIDE : 7 * SIDE + size]
+            errors, best = side[4 * SIDE : 4 * SIDE + size], side[5 * SIDE : 5 * SIDE + size]
+            nan, values, weights = side[6 * SIDE : 6 * SIDE + size], doubles[:size], doubles[SIDE : SIDE + size]
             kept, chosen, part = flags[:size], chosen_room[:size], actions[start : start + size]
             if mask.size > 0:
                 given = load_mask(mask, n, start, kept)
@@ -142,7 +140,10 @@ def td_blocks(
                 chosen[r] = 0 if outside else a
             ended = terminated[start : start + size]
             # Of so many in float64, transposing costs more than it saves.
-            if online.size == 0 and count * work.itemsize <= 4 * NARROW:
+            if gamma == 0.0:
+                for r in range(size):  # what comes next is worth nothing, whatever it is
+                    best[r] = zero
+            elif online.size == 0 and count * work.itemsize <= 4 * NARROW:
                 best_beside(next_q, legal, start, size, count, best, nan, room)
             else:
                 for r in range(size):
@@ -150,23 +151,29 @@ def td_blocks(
                     if kept[r] and not ended[r]:
                         best[r] = best_next(next_q, online, legal, (start + r) * count, count, work)
             for r in range(size):
-                v = best[r]
-                v = zero if ended[r] else v
-                v = fma(gamma, v, value_at(rewards, start + r, work))
+                v = np.float64(best[r])
+                v = 0.0 if ended[r] else v
+                v = fma(gamma, v, np.float64(value_at(rewards, start + r, work)))
                 target[r] = v if kept[r] else zero
             for r in range(size):
                 v = value_at(q, (start + r) * count + chosen[r], work)
                 value[r] = v if kept[r] else zero
-            run_loop(loop, value, target, target, params, scale, ls, gs, gs)
+            run_loop(loop, value, target, target, params, one, ls, gs, gs)
             for r in range(size):
                 errors[r] = target[r] - value[r]
+            # Neither costs anything where nothing is kept; a weight may still be NaN there.
             if weight.size > 0:
                 load_weights(weight, n, start, weights)
-                multiply(ls, weights)
-                multiply(gs, weights)
-            select(ls, kept)
-            select(gs, kept)
-            add_lanes(lanes, ls, ls.size)
+                select(weights, kept)
+                for r in range(size):
+                    values[r] = np.float64(ls[r]) * weights[r]
+                    ls[r] = values[r]
+                    gs[r] = np.float64(gs[r]) * (weights[r] * scale)
+                add_lanes(lanes, values, values.size)
+            else:
+                for r in range(size):
+                    gs[r] = np.float64(gs[r]) * scale
+                add_lanes(lanes, ls, ls.size)
             if losses.size > 0:
                 store(ls, losses, start)
             if td_error.size > 0:

@@ -17,9 +17,11 @@ from fastloss._numba.rows import (
     OWN,
     SCALE,
     SMOOTH,
+    TINY,
     TOP,
     S,
     Y,
+    absorb,
     finish_sides,
     indices,
     limit_maximum,
@@ -190,11 +192,18 @@ def narrow_rows(x, c, first, n, padded, class_weight, smoothing, head, w_sum, gr
     if grad.size == 0:
         return
     factors, g_y, scales = side(room, FACTOR, padded), side(room, G_Y, padded), side(room, SCALE, padded)
+    if not near:
+        for r in range(n):
+            if m[r] == zero and abs(factors[r]) == INFINITY:
+                absorb(ptr(xt, r), factors[r], c, padded)
+                factors[r] = 1.0
+    large = False
     for r in range(padded):
         factor[r] = factors[r]
+        large |= abs(factors[r]) > 1.0 / TINY
     for k in range(c):
         column = xt[k * padded : (k + 1) * padded]
-        if v != 0.0:
+        if v != 0.0 or large:
             side_smooth_scale(column, factors, scales, v * weight_of(class_weight, k))
         else:
             side_scale(column, factor)

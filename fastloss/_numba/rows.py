@@ -7,12 +7,13 @@ classes are in ``wide.py``, of few classes in ``narrow.py``.
 import numpy as np
 
 from fastloss._blocks import BLOCK, CHUNK, SIDE
-from fastloss._numba._jit import bare, inline, kernel
+from fastloss._numba._jit import apart, bare, inline, kernel
 from fastloss._numba.blocks import add_lanes, chunk_bounds, clear, load_weights, store, total, value_at
 from fastloss._numba.primitives_generated import log1p_f64
 
 INFINITY = np.inf
 NAN = np.nan
+TINY = 1e-30  # a factor below this, or above its inverse, may not fit into float32
 NEAR = 8192.0  # rows whose maximum is below this in magnitude take a shorter way to exp(x - m)
 
 # Rows side by side: what the arrays of one value per row in their common room hold.
@@ -120,6 +121,21 @@ def to_limit(x, step):
     """Turn logits of such a row, ``step`` elements apart, into those that it stands for."""
     for i in range(0, x.size, step):
         x[i] = 0.0 if x[i] == INFINITY else -INFINITY
+
+
+@inline
+def is_short(factor, like):
+    """Whether a factor of exponentials may be rounded to the type of ``like``: it is well within its range."""
+    return like.itemsize == 8 or TINY <= abs(factor) <= 1.0 / TINY
+
+
+@apart
+@inline
+def absorb(e, factor, n, step):
+    """Put the infinite factor of an infinite log-sum-exp's square into the exponentials; 0 does not feel it."""
+    for i in range(n):
+        v = np.float64(e[i * step])
+        e[i * step] = v * factor if v != 0.0 else 0.0
 
 
 @inline

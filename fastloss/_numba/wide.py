@@ -39,8 +39,10 @@ from fastloss._numba.rows import (
     UNIT,
     S,
     Y,
+    absorb,
     finish_sides,
     indices,
+    is_short,
     limit_maximum,
     open_sides,
     side,
@@ -54,7 +56,6 @@ LOW = 256.0  # float32 rows whose maximum is below this in magnitude have a shor
 GUESSED = 768  # rows of so many classes do not look for their maximum first
 HIGHER = 40.0  # and by so much the maximum may be above what was taken for it
 PIECE = 256  # exponentials between two looks ahead in memory
-TINY = 1e-30  # a factor below this may not fit into float32
 E_ROOM = 5120  # rows of a block, each rounded up to 16 classes: most for 65 classes, 63 rows of 80
 ROOM = E_ROOM + CHUNK + 3 * SIDE  # elements of work that the kernel needs
 
@@ -420,6 +421,9 @@ def wide_rows(
                 put(grad, k, 0.0)
             continue
         factor = factors[r] / unit[r]
+        pulled_up = infinite[r] and abs(factor) == INFINITY
+        if pulled_up:
+            factor = 1.0
         for start in range(0, c, CHUNK):
             size = min(c - start, CHUNK)
             place = (first + r) * c + start
@@ -428,9 +432,11 @@ def wide_rows(
                 refill(x, grad, e, place, size, near[r], infinite[r], x_room)
             if start <= top[r] < start + size:
                 e[top[r] - start] = unit[r]
+            if pulled_up:
+                absorb(e, factors[r], size, 1)
             # Where e and g are the same memory, a loop over both would not be vectorised.
             g = results(grad, place, place + size, x_room if c <= BLOCK else e_room)
-            if v != 0.0 or (work.itemsize == 4 and abs(factor) < TINY):
+            if v != 0.0 or not is_short(factor, work):
                 w = class_weight[start : start + size]
                 if over:
                     scale_smooth_in_place(e, factor, v * scales[r], w, size)

@@ -54,7 +54,7 @@ def td_loss(
         True where the episode ended: nothing is bootstrapped and ``next_q`` is not looked at. A time limit
         (truncation) is not a termination.
     gamma : float, default 0.99
-        Discount factor.
+        Discount factor; with 0 ``next_q`` is not looked at.
     next_q_online : array_like of float, shape (..., A), optional
         Double Q-learning: the next action is the argmax of these values (the lowest index on ties), its value
         is taken from ``next_q``.
