@@ -23,7 +23,7 @@ def calls(name, dtype="float64", shape=(23,), width=5):
     if name in ("kl_div", "js_div"):
         for kind in ("log_probs", "probs"):
             (x, y), more = next(calls(name, dtype, shape, width))
-            p = 0.0625 + np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+            p = (0.0625 + np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)) / 2
             yield (np.log(p) if kind == "log_probs" else p, y), more | {"input_kind": kind}
 
 
@@ -67,7 +67,35 @@ def test_masks_weights_and_floor(name, backend):
         for a, b in zip(found, plain, strict=True):
             np.testing.assert_allclose(a, b * (kept * weight)[:, None], rtol=1e-14)
         lifted = fl.grad_hess(loss, x, y, mask=kept, floor=0.125, backend=backend, **more).hess
-        np.testing.assert_array_equal(lifted, np.where(kept[:, None], np.maximum(plain.hess, 0.125), 0.0))
+        counted = kept & (y != more.get("ignore_index", -100)) if y.ndim == 1 else kept
+        np.testing.assert_array_equal(lifted, np.where(counted[:, None], np.maximum(plain.hess, 0.125), 0.0))
+
+
+INDEXED = ["cross_entropy", "softmax_focal_loss", "poly_loss", "binary_cross_entropy_with_logits"]
+
+
+@pytest.mark.parametrize("name", INDEXED)
+@pytest.mark.parametrize("ignored", [-100, 0, 1])
+def test_a_floor_does_not_lift_what_is_ignored(name, ignored, backend):
+    y = np.array([0, 1, ignored, 1])
+    x, kept = np.zeros((4, 3) if name != "binary_cross_entropy_with_logits" else 4), np.array([1, 1, 1, 0], bool)
+    for mask in (None, kept):
+        found = fl.grad_hess(getattr(fl, name), x, y, ignore_index=ignored, mask=mask, floor=0.5, backend=backend)
+        counted = (y != ignored) & (True if mask is None else kept)
+        np.testing.assert_array_equal(found.hess.reshape(4, -1).min(axis=1), np.where(counted, 0.5, 0.0))
+        np.testing.assert_array_equal(found.hess.reshape(4, -1).max(axis=1), np.where(counted, 0.5, 0.0))
+
+
+@pytest.mark.parametrize("name", [*NAMES, "huber_loss", "binary_cross_entropy_with_logits"])
+def test_a_floor_is_a_finite_number_that_is_not_negative(name, backend):
+    case = build(name, "float64", (4,))
+    more = {"advantages": case.args[2]} if name == "policy_gradient_loss" else {}
+    for bad, error in (
+        ("1", TypeError), ([0.5], TypeError), (np.ones(2), TypeError), (1j, TypeError),
+        (np.nan, ValueError), (np.inf, ValueError), (-1e-9, ValueError), (-np.inf, ValueError),
+    ):  # fmt: skip
+        with pytest.raises(error, match="floor must be"):
+            fl.grad_hess(getattr(fl, name), *case.args[:2], floor=bad, backend=backend, **more)
 
 
 def test_forms_of_the_hessian(backend):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from fastloss._how import How
 from fastloss._norms import target_norm
 from fastloss._run import GradHess
 from fastloss.api import reinforcement, softmax
-from fastloss.registry import LOSSES, Loss
+from fastloss.registry import LOSSES, Loss, Param
 
 # Losses of softmax probabilities: what turns their own parameters into what the kernel is told.
 _SOFTMAX: dict[str, Callable[..., How]] = {
@@ -26,6 +27,7 @@ _SOFTMAX: dict[str, Callable[..., How]] = {
     "policy_gradient_loss": reinforcement.policy,
 }
 _HESSIANS = ("exact", "upper", "scaled")
+_FLOOR = Param("floor", 0.0, lambda v: 0.0 <= v < math.inf, "non-negative and finite")
 
 
 def grad_hess(
@@ -58,8 +60,9 @@ def grad_hess(
         that are neither capped nor regularised; or C / (C - 1) times it (Friedman's, LightGBM's), C the number of
         classes.
     floor : float, optional
-        Least value of the Hessian where the mask keeps: that of a loss that is not convex (focal, Cauchy) may be
-        negative, and boosting libraries divide by its sum. By default the Hessian is the true one.
+        Least value of the Hessian, non-negative, but where an element or row is masked or ignored: that of a loss that
+        is not convex (focal, Cauchy) may be negative, and boosting libraries divide by its sum. By default the Hessian
+        is the true one.
     n_threads, backend
         As for that loss.
     **params
@@ -74,7 +77,8 @@ def grad_hess(
     Raises
     ------
     TypeError, ValueError
-        As for that loss; also if ``loss`` has no second derivative here, or no such ``hessian``.
+        As for that loss; also if ``loss`` has no second derivative here, or no such ``hessian``, or for a ``floor``
+        that is no real number, negative or not finite.
 
     Notes
     -----
@@ -100,6 +104,7 @@ def grad_hess(
     if facts is None or not (facts.kind == "elementwise" or facts.name in _SOFTMAX):
         known = ", ".join(f.name for f in LOSSES.values() if f.kind == "elementwise" or f.name in _SOFTMAX)
         raise TypeError(f"loss must be one of fastloss with a second derivative ({known}), got {loss!r}")
+    least = None if floor is None else _FLOOR(floor)[0]
     if not isinstance(hessian, str) or hessian not in _HESSIANS:
         raise ValueError(f"hessian must be one of {', '.join(map(repr, _HESSIANS))}, got {hessian!r}")
     if facts.name in _SOFTMAX:
@@ -107,7 +112,10 @@ def grad_hess(
         if hessian != "exact":
             classes = hess.shape[-1]
             hess *= hess.dtype.type(2.0 if hessian == "upper" else classes / max(1, classes - 1))
-        return _at_least(floor, GradHess(grad, hess), mask)
+        ignored = params.get("ignore_index", -100)
+        if least is not None and facts.target == "class" and ignored is not None and not _soft.is_soft(target):
+            mask = _run.ignoring(target, ignored, mask)
+        return _at_least(least, GradHess(grad, hess), mask)
     if hessian != "exact":
         raise ValueError(f"hessian must be 'exact' for {facts.name}, got {hessian!r}")
     given = {name: value for name, value in params.items() if value is not None}
@@ -123,14 +131,14 @@ def grad_hess(
         if param.derive:
             given[param.name] = target_norm(given.get(param.name, "mean"), target, mask)
     found = _run.grad_hess(facts, input, target, facts.parse(given), sample_weight, mask, n_threads, backend, third)
-    return _at_least(floor, found, mask)
+    return _at_least(least, found, mask)
 
 
 def _at_least(floor: float | None, found: GradHess, mask: ArrayLike | None) -> GradHess:
     """Lift the Hessian to `floor` where the mask keeps."""
     if floor is not None:
         kept = True if mask is None else _run.spread(mask, found.hess.shape)
-        np.maximum(found.hess, float(floor), out=found.hess, where=kept)
+        np.maximum(found.hess, floor, out=found.hess, where=kept)
     return found
 
 
