@@ -139,9 +139,9 @@ def softmax(
             used, invalid = _usable(target[part], classes, used, ignore_index)
             bad |= invalid
         elif how.kind == PROBS:
-            invalid = used & ~((shares[part] >= 0) & (shares[part] <= 1)).all(axis=1)
-            bad |= bool(invalid.any())
-            used &= ~invalid
+            bad |= _leave_out(used, ~((shares[part] >= 0) & (shares[part] <= 1)))
+        if how.input_kind == PROBS:
+            bad |= _leave_out(used, (x[part] < 0) | (x[part] > 1))  # NaN propagates
         weights = _spread(weight, part, n, 1.0)[used]
         arrays = [None if a is None else a[part][used] for a in (x, target, shares, legal, factor)]
         found = [np.zeros(len(used)), np.zeros((len(used), classes)), *np.zeros((2, len(used))), np.full(len(used), -1)]
@@ -252,6 +252,13 @@ def _spread(values, part, n, default):
         return np.full(part.stop - part.start, default)
     entries = np.arange(part.start, part.stop) // (n // len(values))
     return values[entries].astype(type(default))
+
+
+def _leave_out(used, invalid):
+    """Take rows with an invalid value from those that count; whether there is one."""
+    invalid = used & invalid.any(axis=1)
+    used &= ~invalid
+    return bool(invalid.any())
 
 
 def _usable(index, size, keep, ignore_index=None):

@@ -99,8 +99,8 @@ def run(
     buffers = _run.Buffers(x, shape, reduction, grad, out, readers)
     n = int(np.prod(shape))
     if t is None:
-        if out is not None and np.may_share_memory(out, x) and how.kind == PROBS:
-            _check_shares(target_name, shares, kept, x.shape)  # before the input is overwritten
+        if out is not None and np.may_share_memory(out, x):
+            _check_probabilities(how, name, x, target_name, shares, kept)  # before the input is overwritten
         divisor = _run._divisor(reduction, normalizer, lambda: _run._kept_weight(reduction, row_weight, kept, n))
     else:
         weighted = row_weight if reduction == "weighted_mean" else None
@@ -117,13 +117,14 @@ def run(
     )  # fmt: skip
     if bad:
         if t is None:
-            _check_shares(target_name, shares, kept, x.shape)
+            _check_probabilities(how, name, x, target_name, shares, kept)
         raise ValueError(f"{target_name} was changed by another thread during the call")
     return LossGrad(*buffers.finish(partials, divisor, reduction)), extras
 
 
-def _check_shares(name: str, shares, kept, shape) -> None:
-    """Raise for the first probability of a kept row that is none."""
-    found = _validate.bad_entry(shares.reshape(-1), lambda v: ~((v >= 0) & (v <= 1)), kept, shape)
-    if found:
-        raise ValueError(f"{name} must lie in [0, 1], got {found[0]} at index {found[1]}")
+def _check_probabilities(how: How, name: str, x, target_name: str, shares, kept) -> None:
+    """Raise for the first probability of a kept row that is none: of the target, else of the prediction."""
+    if how.kind == PROBS:
+        _validate.check_unit(target_name, shares, kept, x.shape)
+    if how.input_kind == PROBS:
+        _validate.check_unit(name, np.where(np.isnan(x), 0.0, x), kept, x.shape)  # NaN propagates

@@ -547,7 +547,8 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
     Returns
     -------
     loss, grad, lse, entropy, top, hess : ndarray
-        Shapes (n,), (n, C), (n,), (n,), (n,), (n, C); the last one is the diagonal of each row's second derivatives.
+        Shapes (n,), (n, C), (n,), (n,), (n,), (n, C); `top` is the lowest of a row's likeliest classes, the first whose
+        logit is NaN, or -1 if no class takes part; `hess` is the diagonal of each row's second derivatives.
     """
     x = _floats(x)
     n, classes = x.shape
@@ -562,9 +563,12 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
             bend = 1 / np.cosh(np.minimum(np.abs(x / how.softcap), 500)) ** 2
             second = np.where(legal, -2 * capped / how.softcap**2 * bend / how.temperature, 0.0)
         bend = np.where(legal, bend / how.temperature, 0.0)
-        logp, top, lse = _log_softmax(np.where(legal, capped / how.temperature, -np.inf))
+        logits = np.where(legal, capped / how.temperature, -np.inf)
+        logp, top, lse = _log_softmax(logits)
         p = np.exp(logp)
         others = np.where(rows_top(rows, top, classes), -np.expm1(logp), 1 - p)
+        first = np.where(legal.any(axis=1), legal.argmax(axis=1), -1)
+        top = np.where(logits.max(axis=1) == -np.inf, first, top)
     else:
         logp = x if how.input_kind == LOG_PROBS else np.log(x)
         p = np.exp(x) if how.input_kind == LOG_PROBS else x
@@ -604,9 +608,9 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
             return loss, np.where(w == 0, 0.0, -w), lse, entropy, top, np.zeros(x.shape)
         return loss, np.where(w == 0, 0.0, -w / p), lse, entropy, top, np.where(w == 0, 0.0, w / p**2)
     mass = w.sum(axis=1, keepdims=True) + 2 * how.z_loss * lse[:, None] if how.z_loss else w.sum(axis=1, keepdims=True)
-    grad = p * mass - w
+    grad = _times(p, mass) - w
     spread = p * others
-    hess = spread * mass + 2 * how.z_loss * p**2
+    hess = _times(spread, mass) + 2 * how.z_loss * p**2
     if how.z_loss:
         loss = loss + how.z_loss * lse**2
     if how.entropy:
@@ -634,7 +638,7 @@ def softmax_loss(x, target=None, shares=None, how=None, weight=None, legal=None,
         u = (1 - how.smoothing) * weight[index] * (1 if factor is None else _floats(factor))
         loss = loss + _times(u, cost)
         grad = grad + (u * slope)[:, None] * p
-        grad[rows, index] = (p * mass - w)[rows, index] - u * slope * rest
+        grad[rows, index] = (_times(p, mass) - w)[rows, index] - u * slope * rest
         if how.entropy:
             grad[rows, index] += how.entropy * _times(p, logp + entropy[:, None])[rows, index]
         away = p.copy()

@@ -177,11 +177,11 @@ def test_probabilities_of_zero(backend):
 
 
 @pytest.mark.parametrize("classes", [3, 40, 1100])
-def test_predictions_of_zero_and_below(classes, backend):
+def test_predictions_of_zero_and_nan(classes, backend):
     rng = np.random.default_rng(classes)
     p, q = rng.dirichlet(np.ones(classes), (2, 4))
     p[0, 0] = p[1, 1] = q[1, 1] = q[2, 2] = 0.0
-    p[3, 0] = -0.5  # no probability: NaN, never a number that looks like one
+    p[3, 0] = np.nan
     loss, grad = fl.js_div(p, q, input_kind="probs", reduction="none", backend=backend)
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = np.log(2 * p / (p + q)) / 2
@@ -189,6 +189,98 @@ def test_predictions_of_zero_and_below(classes, backend):
     np.testing.assert_allclose(grad, wanted, rtol=1e-9, atol=1e-15)
     assert grad[0, 0] == -np.inf
     np.testing.assert_array_equal(np.isnan(loss), [False, False, False, True])
+
+
+@pytest.mark.parametrize("name", ["kl_div", "js_div"])
+@pytest.mark.parametrize("classes", [3, 64, 65, 1100])
+def test_a_prediction_that_is_no_probability_is_an_error(name, classes, backend, dtype):
+    loss, rng = getattr(fl, name), np.random.default_rng(classes)
+    p, q = rng.dirichlet(np.ones(classes), (2, 70)).astype(dtype)
+    options = {"input_kind": "probs", "backend": backend}
+    kept = np.arange(70) != 4
+    p[4] = -1.0
+    clean = loss(p, q, mask=kept, **options)  # what a mask leaves out may hold anything
+    assert np.isfinite(clean.loss)
+    for bad in (-1e-6, 1 + 2 * float(np.finfo(dtype).eps), 2.0, np.inf, -np.inf):
+        x = p.copy()
+        x[60, classes - 1] = bad
+        before = x.copy()
+        words = rf"input must lie in \[0, 1\], got {np.dtype(dtype).type(bad)} at index \(60, {classes - 1}\)"
+        for extra in ({}, {"grad": False}, {"out": x}, {"reduction": "none"}):
+            with pytest.raises(ValueError, match=words):
+                loss(x, q, mask=kept, **options, **extra)
+        with pytest.raises(ValueError, match=words):
+            fl.grad_hess(loss, x, q, mask=kept, **options)
+        np.testing.assert_array_equal(x, before)
+    x = p.copy()
+    x[60, 1] = np.nan
+    q[60, 1] = 0.0
+    result = loss(x, q, mask=kept, reduction="none", **options)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result.loss)), [60])
+
+
+@pytest.mark.parametrize("classes", [2, 64, 65, 130, 1030, 5000])
+def test_a_class_that_takes_no_part_has_a_gradient_of_zero_whatever_the_logits(classes, backend, dtype):
+    rng = np.random.default_rng(classes)
+    x = rng.standard_normal((6, classes)).astype(dtype)
+    legal = np.arange(classes) % 2 == 0
+    legal = np.tile(legal, (6, 1))
+    legal[0] = False  # none takes part
+    x[1, 0], x[2, 1], x[3, 1] = np.nan, np.nan, np.inf  # NaN that does and does not, infinity that does not
+    y, advantages = np.array([0, 0, 0, 0, 1, 0]), np.array([1, 1, -1, 1, 2, 0], dtype)
+    shares = rng.dirichlet(np.ones(classes), 6).astype(dtype)
+    cost = np.array([np.nan, np.nan, 0, 0, np.inf, 0])
+    own = {"reduction": "none", "backend": backend}
+    for options in ({}, {"label_smoothing": 0.25}, {"z_loss": 0.5}, {"temperature": 2.0}, {"softcap": 5.0}):
+        for target, loss in ((y, fl.cross_entropy), (shares, fl.cross_entropy), (y, fl.cross_entropy_stats)):
+            result = loss(x, target, class_mask=legal, **options, **own)
+            assert not result.grad[~legal].any()
+            np.testing.assert_array_equal(np.isnan(result.grad).any(axis=1), [False, True, *[False] * 4])
+            np.testing.assert_array_equal(np.isnan(result.loss), np.isnan(cost))
+            assert not np.isfinite(result.loss[4])
+        found = fl.grad_hess(fl.cross_entropy, x, y, class_mask=legal, backend=backend, **options)
+        assert not found.grad[~legal].any()
+        assert not found.hess[~legal].any()
+    for coefficient in (0.0, 0.5):
+        result = fl.policy_gradient_loss(x, y, advantages, entropy_coef=coefficient, action_mask=legal, **own)
+        assert not result.grad[~legal].any()
+        np.testing.assert_array_equal(np.isnan(result.grad).any(axis=1), [False, True, *[False] * 4])
+        np.testing.assert_array_equal(np.isnan(result.loss), np.isnan(cost))
+        assert result.loss[4] == np.inf
+    # What is not legal costs infinitely much; what remains of the gradient is that of the log-sum-exp.
+    lone = fl.policy_gradient_loss(x[4:], [1, 1], -advantages[4:], action_mask=legal[4:], **own)
+    np.testing.assert_array_equal(lone.loss, [-np.inf, 0.0])
+    other = fl.cross_entropy(x[5:], [0], class_mask=legal[5:], **own).grad[0]
+    other[0] += 1
+    np.testing.assert_allclose(
+        fl.cross_entropy(x[5:], [1], class_mask=legal[5:], **own).grad[0], other, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 64, 65, 800, 5000])
+def test_the_square_of_an_infinite_log_sum_exp_pulls_at_the_infinite_logit_alone(classes, backend, dtype):
+    rng = np.random.default_rng(classes)
+    x = rng.standard_normal((3, classes)).astype(dtype)
+    top, y = np.array([0, 1, classes - 1]), np.array([0, 0, classes - 1])
+    x[np.arange(3), top] = np.inf
+    weight, shares = rng.random(classes) + 0.5, rng.dirichlet(np.ones(classes), 3).astype(dtype)
+    others = top[:, None] != np.arange(classes)
+    own = {"reduction": "sum", "backend": backend}
+    for options in (
+        {}, {"label_smoothing": 0.25, "weight": weight}, {"temperature": 2.0}, {"class_mask": np.ones(classes, bool)},
+    ):  # fmt: skip
+        for target in (y, shares):
+            plain = fl.cross_entropy(x, target, **options, **own)
+            result = fl.cross_entropy(x, target, z_loss=0.25, **options, **own)
+            assert result.loss == np.inf
+            assert (result.grad[~others] == np.inf).all()
+            np.testing.assert_allclose(result.grad[others], plain.grad[others], rtol=1e-5, atol=1e-30)
+            same = x.copy()
+            np.testing.assert_array_equal(
+                fl.cross_entropy(same, target, z_loss=0.25, out=same, **options, **own).grad, result.grad
+            )
+    hess = fl.grad_hess(fl.cross_entropy, x, y, z_loss=0.25, backend=backend).hess
+    np.testing.assert_array_equal(hess, np.where(others, 0.0, 0.5))
 
 
 @pytest.mark.parametrize("classes", [5, 1100])

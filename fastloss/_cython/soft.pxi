@@ -172,6 +172,47 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
     finish_sum(out, sums)
 
 
+cdef inline Py_ssize_t first_equal(const real* x, real v, Py_ssize_t n) noexcept nogil:
+    # The place of the first of at most CHUNK values that equals v; a loop without a break is vectorised.
+    cdef int32_t i, at, size = <int32_t>n, found = <int32_t>n
+    for i in range(size):
+        at = i if x[i] == v else size
+        found = at if at < found else found
+    return found
+
+
+cdef Py_ssize_t first_legal(const SoftJob* job, Py_ssize_t i) noexcept nogil:
+    # The first class that takes part in a row, -1 if none does.
+    cdef Py_ssize_t k
+    for k in range(job.row.classes):
+        if job.legal == NULL or job.legal[i * job.legal_step + k]:
+            return k
+    return -1
+
+
+cdef Py_ssize_t likeliest(const SoftJob* job, Py_ssize_t i, const Sum* own, const real* _) noexcept nogil:
+    # The class of a row's greatest logit, the lowest of several and, as of np.argmax, that of the first NaN if there is
+    # one; own.top may be any of several. -1 if no class takes part.
+    cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k
+    cdef real room[CHUNK]
+    cdef const real* l
+    if own.s != own.s:
+        for chunk in range((c + CHUNK - 1) // CHUNK):
+            start = chunk * CHUNK
+            n = min(c - start, CHUNK)
+            l = prepared(job, False, base + start, legal + start, n, False, room)
+            for k in range(n):
+                if l[k] != l[k]:
+                    return start + k
+        if own.m == -INFINITY:
+            return first_legal(job, i)
+    # No chunk before has a maximum: only what is higher replaces it.
+    start = own.top // CHUNK * CHUNK
+    n = min(c - start, CHUNK)
+    l = prepared(job, False, base + start, legal + start, n, False, room)
+    return start + first_equal(l, <real>INFINITY if own.infinite else <real>own.m, n)
+
+
 cdef inline double log_share(real w) noexcept nogil:
     # The logarithm of a probability; that of 0 and of what is none is not used. Every float32 is a normal float64.
     if real is float:
@@ -180,16 +221,9 @@ cdef inline double log_share(real w) noexcept nogil:
         return log_f64(w)
 
 
-cdef void given_shares(double* p, const real* l, Py_ssize_t n) noexcept nogil:
-    # Predictions that should be probabilities; a negative one is none, and there is no logarithm of it.
-    cdef Py_ssize_t k
-    for k in range(n):
-        p[k] = <double>l[k] if l[k] >= <real>0.0 else <double>NAN
-
-
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
                 double spread, real* l, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
-    # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a share is no probability.
+    # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a value is no probability.
     cdef const RowJob* row = &job.row
     cdef Py_ssize_t k, at = i * row.classes + start
     cdef bint bad = False, several = row.classes > CHUNK
@@ -213,12 +247,13 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
             if job.form == JENSEN_SHANNON or job.hess != NULL:
                 for k in range(n):
                     p[k] = exp_f64(<double>l[k])
-        elif job.form == JENSEN_SHANNON:
-            given_shares(p, l, n)
         else:
+            bad = outside(UNIT_DOMAIN, l, NULL, n, False)
             for k in range(n):
                 p[k] = <double>l[k]
-                c[k] = -log_f64(<double>l[k])
+            if job.form != JENSEN_SHANNON:
+                for k in range(n):
+                    c[k] = -log_f64(<double>l[k])
     if job.shares == NULL:
         for k in range(n):
             w[k] = 0.0
@@ -239,7 +274,7 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
                 h[k] = <double>t[k]
                 w[k] = exp_f64(h[k])
         else:
-            bad = outside(UNIT_DOMAIN, t, NULL, n, True)
+            bad |= outside(UNIT_DOMAIN, t, NULL, n, True)
             for k in range(n):
                 w[k] = <double>t[k]
             if job.divergence:
@@ -255,6 +290,21 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
         for k in range(n):
             w[k] = w[k] * row.class_weight[start + k]
     return bad
+
+
+cdef inline double weighed_cost(double u, double c) noexcept nogil:
+    # The cost of a class, which if it is of weight 0 may be infinite, but not NaN.
+    return 0.0 if u == 0.0 and c == INFINITY else u * c
+
+
+cdef inline double nan_of(double c) noexcept nogil:
+    # What a class that the target leaves out costs: nothing, unless its prediction is NaN.
+    return c if c != c else 0.0
+
+
+cdef inline double pulled(double p, double factor) noexcept nogil:
+    # The share of a class in a row's gradient: a factor of infinity, of an infinite lse^2, has none where p is 0.
+    return p * factor if p != 0.0 else 0.0
 
 
 cdef inline double power(double q, double exponent) noexcept nogil:
@@ -318,15 +368,15 @@ cdef void own_class(const SoftJob* job, Py_ssize_t i, int64_t y, const Sum* own,
     q_y = (own.s if gap == 0.0 else whole - part) / whole
     c_y = gap + own.log
     out.value = own_term(job, c_y, p_y, q_y, &slope, &out.bend)
-    out.value = u * out.value if u != 0.0 else 0.0
+    out.value = weighed_cost(u, out.value)
     out.bend = u * out.bend
     out.u = u * slope
-    out.g_y = p_y * pull - (out.u * q_y + spread * class_weight_of(row, y))
+    out.g_y = pulled(p_y, pull) - (out.u * q_y + spread * class_weight_of(row, y))
     if job.entropy != 0.0:
         out.g_y = out.g_y + (job.entropy * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
 
 
-cdef void put_extras(const SoftJob* job, Py_ssize_t i, double lse, double entropy, Py_ssize_t top, const real* _) noexcept nogil:
+cdef void put_extras(const SoftJob* job, Py_ssize_t i, double lse, double entropy, const Sum* own, const real* _) noexcept nogil:
     cdef real v
     if job.lse != NULL:
         v = <real>lse
@@ -335,7 +385,7 @@ cdef void put_extras(const SoftJob* job, Py_ssize_t i, double lse, double entrop
         v = <real>entropy
         store(job.row.entries.code, &v, job.entropies, i, 1)
     if job.top != NULL:
-        job.top[i] = top
+        job.top[i] = likeliest(job, i, own, _)
 
 
 cdef double spread_of(const SoftJob* job, Py_ssize_t i) noexcept nogil:
@@ -410,7 +460,7 @@ cdef void curve(const SoftJob* job, const double* p, const double* cost, const d
             d[k] = 0.5 * p[k] * ((q - p[k]) * v + p[k] * a.rest) if p[k] != 0.0 else 0.0
             continue
         v = q if k == own else p[k]
-        d[k] = p[k] * q * a.factor + 2.0 * job.z_loss * p[k] * p[k] + (a.bend * v * v if v != 0.0 else 0.0)
+        d[k] = pulled(p[k] * q, a.factor) + 2.0 * job.z_loss * p[k] * p[k] + (a.bend * v * v if v != 0.0 else 0.0)
         if more != 0.0 and p[k] != 0.0:
             d[k] = d[k] + more * p[k] * ((q - p[k]) * (a.entropy - cost[k]) + q)
 
@@ -518,7 +568,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
-    put_extras(job, i, lse, entropy, own.top, _)
+    put_extras(job, i, lse, entropy, &own, _)
     if row.grad == NULL and (jensen or not (soft or smooth)):
         return value * weight
     scale = row.entries.scale * weight
@@ -537,10 +587,10 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
                     h[k] = log_part(p[k], w[k])
         elif job.divergence:
             for k in range(n):
-                v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else 0.0
+                v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else nan_of(cost[k])
         else:
             for k in range(n):
-                v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
+                v[k] = w[k] * cost[k] if w[k] != 0.0 else nan_of(cost[k])
         if (soft or smooth) and not jensen:
             add_lanes(lanes, v, n)
             fold(lanes, sums)
@@ -549,8 +599,12 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if jensen:
             gradient_of_jensen(job.input_kind, p, w, h, drift, v, n)
         elif logits:
-            for k in range(n):
-                v[k] = p[k] * factor
+            if abs_f64(factor) == INFINITY:
+                for k in range(n):
+                    v[k] = pulled(p[k], factor)
+            else:
+                for k in range(n):
+                    v[k] = p[k] * factor
             if soft or smooth:
                 for k in range(n):
                     v[k] = v[k] - w[k]

@@ -79,7 +79,7 @@ cdef void finish_heads(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
     elif head_of(job).form == POLY:
         side_poly(c, p, q, slope, head_of(job).params, head_of(job).count, n)
     for r in range(n):
-        value = side.u[r] * c[r] if side.u[r] != 0.0 else 0.0
+        value = weighed_cost(side.u[r], c[r])
         side.u[r] = side.u[r] * slope[r]
         lse = side.m[r] + side.losses[r]
         smooth = v * (side.smooth[r] + w_sum * side.losses[r]) if v != 0.0 else 0.0
@@ -87,4 +87,4 @@ cdef void finish_heads(const RowJob* job, Side* side, Py_ssize_t n) noexcept nog
         value = (value + smooth) + (z_loss * lse * lse if z_loss != 0.0 else 0.0)
         side.losses[r] = value * side.weight[r]
         side.factor[r] = ((side.u[r] + mass) + pull) / (1.0 + side.s[r]) * side.scale[r]
-        side.g_y[r] = (p[r] * (mass + pull) - (side.u[r] * q[r] + v * side.w_y[r])) * side.scale[r]
+        side.g_y[r] = (pulled(p[r], mass + pull) - (side.u[r] * q[r] + v * side.w_y[r])) * side.scale[r]

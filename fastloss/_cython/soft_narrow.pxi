@@ -51,10 +51,11 @@ cdef void prepare_tile(const SoftJob* job, bint teacher, Py_ssize_t first, const
 
 
 cdef void sum_tile(const Tile* tile, bint places, real* l, real* e, real* beside, TileSum* out) noexcept nogil:
-    # As sum_row; the maxima's places only if they are wanted.
+    # As sum_row; the maxima's places only if they are wanted: as of likeliest, but -1 if nothing is above -inf.
     cdef Py_ssize_t r, k, c = tile.c, padded = tile.padded, count
     cdef bint outside = False, nan
     cdef real m[SIDE]
+    cdef int64_t nans[SIDE]
     for r in range(padded):
         m[r] = <real>-INFINITY
         out.s[r] = 0.0
@@ -64,10 +65,13 @@ cdef void sum_tile(const Tile* tile, bint places, real* l, real* e, real* beside
         out.lse[r] = m[r]
     if places:
         for r in range(padded):
-            out.top[r] = 0
+            out.top[r] = nans[r] = -1
         for k in range(c - 1, -1, -1):
             for r in range(padded):
                 out.top[r] = k if l[k * padded + r] == m[r] and m[r] > <real>-INFINITY else out.top[r]
+                nans[r] = k if l[k * padded + r] != l[k * padded + r] else nans[r]
+        for r in range(padded):
+            out.top[r] = nans[r] if nans[r] >= 0 else out.top[r]
     if outside:
         for r in range(tile.n):
             if m[r] == <real>INFINITY:  # one logit of +inf stands for its limit
@@ -158,10 +162,11 @@ cdef void side_costs(double* cost, double* p, const real* l, const double* m, co
         p[r] = 0.0 if cost[r] == INFINITY else p[r]
 
 
-cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const TileSum* own, const real* l, const real* e, double* p,
+cdef bint own_shares(const SoftJob* job, const Tile* tile, bint costs, const TileSum* own, const real* l, const real* e, double* p,
                      double* cost) noexcept nogil:
-    # p and, if it is wanted, c = -log p.
+    # p and, if it is wanted, c = -log p. Whether a prediction is no probability.
     cdef Py_ssize_t k, n = tile.padded
+    cdef bint bad = False
     if job.input_kind == LOGITS:
         for k in range(tile.c):
             side_shares(p + k * n, e + k * n, own.share, n)
@@ -173,12 +178,14 @@ cdef void own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
         if job.form == JENSEN_SHANNON:
             for k in range(tile.size):
                 p[k] = exp_f64(<double>l[k])
-    elif job.form == JENSEN_SHANNON:
-        given_shares(p, l, tile.size)
     else:
+        bad = outside(UNIT_DOMAIN, l, NULL, tile.size, False)
         for k in range(tile.size):
             p[k] = <double>l[k]
-            cost[k] = -log_f64(<double>l[k])
+        if job.form != JENSEN_SHANNON:
+            for k in range(tile.size):
+                cost[k] = -log_f64(<double>l[k])
+    return bad
 
 
 cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, const double* spread, real* flat, real* t,
@@ -266,6 +273,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     cdef Py_ssize_t at[SIDE]
     cdef real narrowed[SIDE]
     cdef TileSum own
+    cdef int32_t nan = 0
     cdef double d, gap, more = job.entropy
     cdef bint index = row.target != NULL, soft = job.shares != NULL or (index and row.smoothing != 0.0)
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
@@ -292,9 +300,9 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
-    own_shares(job, tile, (soft and not jensen) or entropic, &own, l, e, p, cost)
+    bad = own_shares(job, tile, (soft and not jensen) or entropic, &own, l, e, p, cost)
     if soft:
-        bad = other_shares(job, first, tile, spread, flat, t, f, beside, w, h)
+        bad |= other_shares(job, first, tile, spread, flat, t, f, beside, w, h)
         side_add(mass, w, c, n)
     if entropic:
         side_dot(entropy, p, cost, c, n)
@@ -310,6 +318,13 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         side_dot(shared, w, h, c, n)
     elif soft:
         side_dot(shared, w, cost, c, n)
+    if soft and not jensen:
+        # The NaN that side_dot has left out where the other factor is 0: of logits all costs are NaN or none.
+        for k in range(0 if logits else size):
+            nan |= l[k] != l[k]
+        for k in range(c if nan else 1):
+            for r in range(n):
+                shared[r] = shared[r] + nan_of(cost[k * n + r])
     if index:
         for r in range(n):
             u[r] = (1.0 - row.smoothing) * class_weight_of(row, max(tile.y[r], 0))
@@ -330,9 +345,9 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         elif job.form == POLY:
             side_poly(c_y, p_y, q_y, slope, job.params, job.count, n)
         for r in range(n):
-            shared[r] = shared[r] + side_product(u[r], c_y[r])
+            shared[r] = shared[r] + weighed_cost(u[r], c_y[r])
             u[r] = u[r] * slope[r]
-            g_y[r] = g_y[r] + (p_y[r] * (mass[r] + pull[r]) - (u[r] * q_y[r] + spread[r] * class_weight_of(row, max(tile.y[r], 0))))
+            g_y[r] = g_y[r] + (pulled(p_y[r], mass[r] + pull[r]) - (u[r] * q_y[r] + spread[r] * class_weight_of(row, max(tile.y[r], 0))))
     if job.z_loss != 0.0:
         for r in range(n):
             shared[r] = shared[r] + job.z_loss * own.lse[r] * own.lse[r]
@@ -349,11 +364,18 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     if job.top != NULL:
         for r in range(tile.n):
             job.top[first + r] = own.top[r] if tile.y[r] >= 0 else -1
+            if tile.y[r] >= 0 and own.top[r] < 0:
+                job.top[first + r] = first_legal(job, first + r)
     if row.grad == NULL:
         return bad
     for r in range(n):
         scale[r] = row.entries.scale * weights[r]
         factor[r] = u[r] + mass[r] + pull[r]
+    if job.z_loss != 0.0:
+        for r in range(n):
+            if own.lse[r] == INFINITY and abs_f64(factor[r]) == INFINITY:
+                absorb(p + r, factor[r], c, n)
+                factor[r] = 1.0
     if jensen and job.input_kind == PROBS:
         slopes_of_shares(p, w, cost, v, size)
     elif jensen:

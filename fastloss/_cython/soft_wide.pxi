@@ -109,6 +109,13 @@ cdef void scale_turns(const real* e, double factor, const real* l, double m, dou
         g[k] = <real>(<double>e[k] * factor - bonus * turn_of(d, <double>e[k]))
 
 
+cdef void clear_illegal(const SoftJob* job, Py_ssize_t legal, real* g, Py_ssize_t n) noexcept nogil:
+    # A class that takes no part has a gradient of 0 also in a row whose factor is not finite.
+    cdef Py_ssize_t k
+    for k in range(n):
+        g[k] = g[k] if job.legal[legal + k] else <real>0.0
+
+
 cdef const real* shares_of(const SoftJob* job, Py_ssize_t at, real* room, Py_ssize_t n) noexcept nogil:
     if is_native(job.row.entries.code, room):
         return <const real*>job.shares + at
@@ -122,7 +129,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef Code code = row.entries.code
     cdef Py_ssize_t c = row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n
     cdef bint several = c > CHUNK, soft = job.shares != NULL, teacher = soft and job.kind == LOGITS, index = row.target != NULL
-    cdef bint entropic = job.entropy != 0.0 or job.entropies != NULL
+    cdef bint entropic = job.entropy != 0.0 or job.entropies != NULL, pulled_up
     # Exponentials of a longer row are kept in the gradient's memory, if that is of their type and no input's.
     cdef bint kept = several and is_native(code, _) and row.grad != NULL and row.grad != row.x
     cdef real room[CHUNK]
@@ -200,21 +207,22 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         shared = (folded(sums.costs) / other.unit + share) / (1.0 + other.s) + (own.log - (other.log if job.divergence else 0.0))
     elif soft:
         mass = folded(sums.masses)
-        shared = folded(sums.costs) + (mass * own.log if mass != 0.0 else 0.0)
+        shared = folded(sums.costs) + (mass * own.log if mass != 0.0 else nan_of(own.log))
     mine.value = 0.0
     mine.u = 0.0
     if index:
         own_class(job, i, y, &own, mass + pull, 0.0, entropy, &mine, _)
     if job.z_loss != 0.0:
         shared = shared + job.z_loss * lse * lse
-    put_extras(job, i, lse, entropy, own.top, _)
+    put_extras(job, i, lse, entropy, &own, _)
     shared = (mine.value + shared - job.entropy * entropy) * weight
     if row.grad == NULL:
         return shared
     scale = row.entries.scale * weight / job.temperature
     p = 1.0 / (1.0 + own.s)
     factor = (mine.u + mass + pull + job.entropy * (entropy - own.log)) * scale
-    factor_e = factor * p / own.unit
+    pulled_up = own.infinite and abs_f64(factor) == INFINITY
+    factor_e = 1.0 if pulled_up else factor * p / own.unit
     share = scale
     if teacher:
         w = f
@@ -236,13 +244,15 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         elif several and soft:
             w = shares_of(job, base + start, other_room, n)
         e_top = e[other.top - start] if teacher and start <= other.top < start + n else <real>0.0
+        if pulled_up:
+            absorb(e, factor, n, 1)
         if job.entropy != 0.0:
             scale_turns(e, factor_e, l, own.m, job.entropy * scale * p / own.unit, g, n)
-        elif soft and (real is double or (abs_f64(factor_e) >= TINY and abs_f64(share) >= TINY)):
+        elif soft and is_short(factor_e, _) and is_short(share, _):
             scale_shares_short(e, <real>factor_e, w, <real>share, g, n)
         elif soft:
             scale_shares(e, factor_e, w, share, g, n)
-        elif real is double or abs_f64(factor_e) >= TINY:
+        elif is_short(factor_e, _):
             scale_chunk(e, g, <real>factor_e, n)
         else:
             scale_wide(e, factor_e, g, n)
@@ -252,7 +262,9 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if teacher and start <= other.top < start + n and own.top != other.top:
             g[other.top - start] = <real>(<double>e_top * factor_e - scale / (1.0 + other.s))
         if index and start <= y < start + n:
-            g[y - start] = <real>(mine.g_y * scale)
+            g[y - start] = <real>(mine.g_y * scale) if job.legal == NULL or job.legal[legal + y] else <real>0.0
+        if job.legal != NULL and not abs_f64(factor_e) < INFINITY:
+            clear_illegal(job, legal + start, g, n)
         if not is_native(code, _):
             store(code, g, row.grad, base + start, n)
     return shared

@@ -273,17 +273,57 @@ def probabilities(job, teacher, at, legal, start, n, found, logits, e):
     return 1.0 / (found.unit * (1.0 + found.s))
 
 
+@inline
+def first_equal(x, v, n):
+    """The place of the first of at most CHUNK values that equals v; a loop without a break is vectorised."""
+    size = np.int32(n)
+    found = size
+    for i in range(n):
+        at = np.int32(i) if x[i] == v else size
+        found = at if at < found else found
+    return np.int64(found)
+
+
+@inline
+def first_legal(job, i):
+    """The first class that takes part in a row, -1 if none does."""
+    flags = ptr(job.legal, i * job.legal_step)
+    for k in range(job.classes):
+        if not job.masked or flags[k]:
+            return k
+    return -1
+
+
 @apart
 @inline
-def given_shares(p, n):
-    """Predictions that should be probabilities; a negative one is none, and there is no logarithm of it."""
-    for k in range(n):
-        p[k] = p[k] if p[k] >= 0.0 else NAN
+def likeliest(job, i, own, room):
+    """The class of a row's greatest logit, the lowest of several; the first NaN's if there is one; -1 without any."""
+    c, base, legal = job.classes, i * job.classes, i * job.legal_step
+    if own.s != own.s:
+        for start in range(0, c, CHUNK):
+            n = min(c - start, CHUNK)
+            prepare(job, False, base + start, legal + start, n, False, room, room, False)
+            for k in range(n):
+                if room[k] != room[k]:
+                    return start + k
+        if own.m == -INFINITY:
+            return first_legal(job, i)
+    # No chunk before has a maximum: only what is higher replaces it.
+    start = own.top // CHUNK * CHUNK
+    n = min(c - start, CHUNK)
+    prepare(job, False, base + start, legal + start, n, False, room, room, False)
+    return start + first_equal(room, job.like.dtype.type(INFINITY if own.infinite else own.m), n)
+
+
+@inline
+def belongs_or_nan(v):
+    """Whether a prediction is a probability; NaN propagates."""
+    return belongs(UNIT_DOMAIN, v) | (v != v)
 
 
 @inline
 def terms(job, i, start, n, own, other, spread, a):
-    """p, c, w and log w of a chunk. Whether a share is no probability."""
+    """p, c, w and log w of a chunk. Whether a value is no probability."""
     at, legal, keep = i * job.classes + start, i * job.legal_step + start, 1.0 - job.smoothing
     l, e, t, f, p, c, w, h = a.l, a.e, a.t, a.f, a.p, a.cost, a.w, a.h  # noqa: E741
     x, shares = ptr(job.x, at), ptr(job.shares, at)
@@ -304,10 +344,10 @@ def terms(job, i, start, n, own, other, spread, a):
                 p[k] = exp_f64(np.float64(value_at(x, k, job.like)))
     else:
         for k in range(n):
-            p[k] = np.float64(value_at(x, k, job.like))
-        if job.form == JENSEN_SHANNON:
-            given_shares(p, n)
-        else:
+            v = value_at(x, k, job.like)
+            bad |= not belongs_or_nan(v)
+            p[k] = np.float64(v)
+        if job.form != JENSEN_SHANNON:
             for k in range(n):
                 c[k] = -log_f64(p[k])
     if not job.soft:
@@ -345,6 +385,24 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             w[k] = w[k] * weights[k]
     return bad != 0
+
+
+@inline
+def weighed_cost(u, c):
+    """The cost of a class, which if it is of weight 0 may be infinite, but not NaN."""
+    return 0.0 if (u == 0.0) & (c == INFINITY) else u * c
+
+
+@inline
+def nan_of(c):
+    """What a class that the target leaves out costs: nothing, unless its prediction is NaN."""
+    return c if c != c else 0.0
+
+
+@inline
+def pulled(p, factor):
+    """The share of a class in a row's gradient: a factor of infinity, of an infinite lse^2, has none where p is 0."""
+    return p * factor if p != 0.0 else 0.0
 
 
 @inline
@@ -471,7 +529,7 @@ def curve(job, i, at, n, own, a, c, y, sloped):
             d[k] = 0.5 * p[k] * ((q - p[k]) * t + p[k] * c.rest) if p[k] != 0.0 else 0.0
             continue
         t = q if k == own_place else p[k]
-        d[k] = p[k] * q * c.factor + 2.0 * job.z_loss * p[k] * p[k] + (c.bend * t * t if t != 0.0 else 0.0)
+        d[k] = pulled(p[k] * q, c.factor) + 2.0 * job.z_loss * p[k] * p[k] + (c.bend * t * t if t != 0.0 else 0.0)
         if more != 0.0 and p[k] != 0.0:
             d[k] = d[k] + more * p[k] * ((q - p[k]) * (c.entropy - cost[k]) + q)
     if sloped:
@@ -507,21 +565,21 @@ def own_class(job, i, y, own, pull, spread, entropy, x_y, slope):
     q_y = (own.s if gap == 0.0 else whole - part) / whole
     c_y = gap + own.log
     value, derivative, bend = own_term(job, c_y, p_y, q_y)
-    value = u * value if u != 0.0 else 0.0
+    value = weighed_cost(u, value)
     bend = u * bend
     u = u * derivative
-    g_y = p_y * pull - (u * q_y + spread * weight_of(job, y))
+    g_y = pulled(p_y, pull) - (u * q_y + spread * weight_of(job, y))
     if job.entropy != 0.0:
         g_y = g_y + (job.entropy * p_y * (entropy - c_y) if p_y != 0.0 else 0.0)
     return value, u, bend, g_y
 
 
 @inline
-def put_extras(job, i, lse, entropy, top):
+def put_extras(job, i, lse, entropy, own, room):
     if job.extras:
         put(job.lse, i, lse)
         put(job.entropies, i, entropy)
-        job.top[i] = top
+        job.top[i] = likeliest(job, i, own, room)
 
 
 @inline
@@ -587,7 +645,7 @@ def soft_row(job, i, y, weight):
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
-    put_extras(job, i, lse, entropy, own.top)
+    put_extras(job, i, lse, entropy, own, a.slope)
     if not job.differentiated and (jensen or not shared):
         return value * weight, bad
     scale = job.scale * weight
@@ -604,10 +662,10 @@ def soft_row(job, i, y, weight):
                     h[k] = log_part(p[k], w[k])
         elif job.divergence:
             for k in range(n):
-                v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else 0.0
+                v[k] = w[k] * (h[k] + cost[k]) if w[k] != 0.0 else nan_of(cost[k])
         else:
             for k in range(n):
-                v[k] = w[k] * cost[k] if w[k] != 0.0 else 0.0
+                v[k] = w[k] * cost[k] if w[k] != 0.0 else nan_of(cost[k])
         if shared and not jensen:
             add_lanes(lanes, v, n)
             fold(lanes, sums)
@@ -616,8 +674,12 @@ def soft_row(job, i, y, weight):
         if jensen:
             gradient_of_jensen(job.input_kind, p, w, h, drift, v, n)
         elif logits:
-            for k in range(n):
-                v[k] = p[k] * factor
+            if abs(factor) == INFINITY:
+                for k in range(n):
+                    v[k] = pulled(p[k], factor)
+            else:
+                for k in range(n):
+                    v[k] = p[k] * factor
             if shared:
                 for k in range(n):
                     v[k] = v[k] - w[k]

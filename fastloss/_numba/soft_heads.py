@@ -98,7 +98,7 @@ def finish_heads(room, n, smoothing, classes, w_sum, head, count):
     elif form == POLY:
         side_poly(c, p, q, slope, x, ptr(head, 2), count - 2, n)
     for r in range(n):
-        value = u[r] * c[r] if u[r] != 0.0 else 0.0
+        value = 0.0 if (u[r] == 0.0) & (c[r] == np.inf) else u[r] * c[r]
         u[r] = u[r] * slope[r]
         lse = m[r] + losses[r]
         extra = v * (smooth[r] + w_sum * losses[r]) if v != 0.0 else 0.0
@@ -106,4 +106,5 @@ def finish_heads(room, n, smoothing, classes, w_sum, head, count):
         value = (value + extra) + (z_loss * lse * lse if z_loss != 0.0 else 0.0)
         losses[r] = value * weight[r]
         factor[r] = ((u[r] + mass) + pull) / (1.0 + s[r]) * scale[r]
-        g_y[r] = (p[r] * (mass + pull) - (u[r] * q[r] + v * w_y[r])) * scale[r]
+        felt = p[r] * (mass + pull) if p[r] != 0.0 else 0.0
+        g_y[r] = (felt - (u[r] * q[r] + v * w_y[r])) * scale[r]

@@ -12,16 +12,20 @@ from fastloss._numba._jit import apart, bare, fma, inline, kernel, ptr
 from fastloss._numba.blocks import add_lanes, belongs, clear, put, total, value_at
 from fastloss._numba.narrow import exp_apart, side_maxima, side_sums
 from fastloss._numba.primitives_generated import exp_f64, log1p_f64, log_f64
-from fastloss._numba.rows import INFINITY, NAN, NEAR, to_limit
+from fastloss._numba.rows import INFINITY, NAN, NEAR, absorb, to_limit
 from fastloss._numba.soft import (
     UNIT_DOMAIN,
-    given_shares,
+    belongs_or_nan,
+    first_legal,
     jensen_terms,
     log_share,
+    nan_of,
     open_rows,
     prepare,
+    pulled,
     slopes_of_shares,
     spread_of,
+    weighed_cost,
 )
 from fastloss._numba.soft_heads import side_focal, side_poly
 from fastloss._numba.tiles import transpose
@@ -31,9 +35,9 @@ REALS = SIDES + 2 * SIDE
 MASS, ENTROPY, DRIFT, SHARED, SPREAD, U, C_Y, P_Y, Q_Y, G_Y, SLOPE, SPARE, FACTOR, SCALE, PULL, AT, Y, WEIGHT = (
     5 * CHUNK + k * SIDE for k in range(18)
 )
-OWN = WEIGHT + SIDE  # sums of a row's exponentials: six values, and of a teacher's
-OTHER = OWN + 6 * SIDE
-LOST, _, ALL_Y, ALL_WEIGHTS, VALUES = (OTHER + k * SIDE for k in range(6, 11))
+OWN = WEIGHT + SIDE  # sums of a row's exponentials: seven values, and of a teacher's
+OTHER = OWN + 7 * SIDE
+LOST, _, ALL_Y, ALL_WEIGHTS, VALUES = (OTHER + k * SIDE for k in range(7, 12))
 ROOM = REALS + 2 * (VALUES + SIDE)  # elements of work that the kernel needs, if doubles count for two
 
 
@@ -83,6 +87,7 @@ class Sum(NamedTuple):
     share: Any
     lse: Any
     top: Any
+    nan: Any  # room for the places of NaN
 
 
 @inline
@@ -90,6 +95,7 @@ def sums_at(doubles, start):
     return Sum(
         ptr(doubles, start), ptr(doubles, start + SIDE), ptr(doubles, start + 2 * SIDE), ptr(doubles, start + 3 * SIDE),
         ptr(doubles, start + 4 * SIDE), ptr(doubles[start + 5 * SIDE :].view(np.int64), 0),
+        ptr(doubles[start + 6 * SIDE :].view(np.int64), 0),
     )  # fmt: skip
 
 
@@ -119,7 +125,7 @@ def prepare_tile(job, teacher, first, y, n, padded, flat, slope, sloped, x):
 @apart
 @inline
 def sum_tile(x, places, e, beside, sides, lost, out, c, n, padded):
-    """As sum_row; the maxima's places only if they are wanted."""
+    """As sum_row; the maxima's places only if they are wanted: as of likeliest, but -1 if nothing is above -inf."""
     m, ones = sides[:padded], sides[SIDE : SIDE + padded]
     lowest, size = sides.dtype.type(-INFINITY), c * padded
     top, s = out.top, out.s
@@ -134,12 +140,17 @@ def sum_tile(x, places, e, beside, sides, lost, out, c, n, padded):
         near &= abs(m[r]) < NEAR
         out.lse[r] = m[r]
     if places:
+        nans = out.nan
         for r in range(padded):
-            top[r] = 0
-    for k in range(c - 1 if places else -1, -1, -1):
-        part = x[k * padded : (k + 1) * padded]
+            top[r] = -1
+            nans[r] = -1
+        for k in range(c - 1, -1, -1):
+            part = x[k * padded : (k + 1) * padded]
+            for r in range(padded):
+                top[r] = k if (part[r] == m[r]) & (m[r] > lowest) else top[r]
+                nans[r] = k if part[r] != part[r] else nans[r]
         for r in range(padded):
-            top[r] = k if (part[r] == m[r]) & (m[r] > lowest) else top[r]
+            top[r] = nans[r] if nans[r] >= 0 else top[r]
     if not near:
         for r in range(n):
             if m[r] == INFINITY:  # one logit of +inf stands for its limit
@@ -259,7 +270,8 @@ def logarithms(h, w, n):
 
 @inline
 def own_shares(job, costs, own, x, e, p, cost, c, n):
-    """p and, if it is wanted, c = -log p."""
+    """p and, if it is wanted, c = -log p. Whether a prediction is no probability."""
+    bad = 0
     if job.input_kind == LOGITS:
         side_shares(p, e, own, c, n)
         if costs:
@@ -271,12 +283,13 @@ def own_shares(job, costs, own, x, e, p, cost, c, n):
             exponentials(p, x, c * n)
     else:
         for k in range(c * n):
+            bad |= not belongs_or_nan(x[k])
+        for k in range(c * n):
             p[k] = np.float64(x[k])
-        if job.form == JENSEN_SHANNON:
-            given_shares(p, c * n)
-        else:
+        if job.form != JENSEN_SHANNON:
             for k in range(c * n):
                 cost[k] = -log_f64(p[k])
+    return bad != 0
 
 
 @inline
@@ -362,9 +375,9 @@ def head(job, first, y, count, n, own, x, e, room, at):
     elif job.form == POLY:
         side_poly(c_y, p_y, q_y, slope, ptr(room, SPARE), job.params, job.count, n)
     for r in range(n):
-        shared[r] = shared[r] + side_product(u[r], c_y[r])
+        shared[r] = shared[r] + weighed_cost(u[r], c_y[r])
         u[r] = u[r] * slope[r]
-        g_y[r] = g_y[r] + (p_y[r] * (mass[r] + pull[r]) - (u[r] * q_y[r] + spread[r] * weight_of(job, y[r])))
+        g_y[r] = g_y[r] + (pulled(p_y[r], mass[r] + pull[r]) - (u[r] * q_y[r] + spread[r] * weight_of(job, y[r])))
 
 
 @apart
@@ -438,9 +451,9 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         for k in range(count * c):
             flat[k] = value_at(source, k, job.like)
         columns(flat, x, y, c, count, n)
-    own_shares(job, (soft and not jensen) or entropic, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
+    bad = own_shares(job, (soft and not jensen) or entropic, own, ptr(x, 0), ptr(e, 0), p, cost, c, n)
     if soft:
-        bad = other_shares(job, first, y, count, n, other, work, room, w, h)
+        bad |= other_shares(job, first, y, count, n, other, work, room, w, h)
         side_add(mass, w, c, n)
     if entropic:
         side_dot(entropy, p, cost, c, n)
@@ -456,6 +469,15 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         side_dot(shared, w, h, c, n)
     elif soft:
         side_dot(shared, w, cost, c, n)
+    if soft and not jensen:
+        # The NaN that side_dot has left out where the other factor is 0: of logits all costs are NaN or none.
+        nan = 0
+        for k in range(0 if logits else size):
+            nan |= x[k] != x[k]
+        for k in range(c if nan != 0 else 1):
+            a = ptr(cost, k * n)
+            for r in range(n):
+                shared[r] = shared[r] + nan_of(a[r])
     if job.index:
         head(job, first, y, count, n, own, ptr(x, 0), ptr(e, 0), room, at)
     if job.z_loss != 0.0:
@@ -468,6 +490,8 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         for r in range(count):
             kept = y[r] >= 0
             top[r] = own.top[r] if kept else -1
+            if kept and top[r] < 0:
+                top[r] = first_legal(job, first + r)
             put(lse, r, own.lse[r] if kept else 0.0)
         for r in range(count):
             put(entropies, r, entropy[r] if y[r] >= 0 else 0.0)
@@ -476,6 +500,11 @@ def soft_tile(job, first, count, n, values, work, room, ints):
     for r in range(n):
         scale[r] = job.scale * weights[r]
         factor[r] = u[r] + mass[r] + pull[r]
+    if job.z_loss != 0.0:
+        for r in range(n):
+            if own.lse[r] == INFINITY and abs(factor[r]) == INFINITY:
+                absorb(ptr(p, r), factor[r], c, n)
+                factor[r] = 1.0
     if jensen or more != 0.0 or not logits:
         gradients(job, jensen, soft, c, n, p, cost, w, h, v, room)
         for k in range(c):

@@ -13,11 +13,12 @@ from fastloss._numba.soft import (
     find_top,
     finish_sum,
     log_share,
+    nan_of,
     own_class,
     prepare,
     put_extras,
 )  # fmt: skip
-from fastloss._numba.wide import TINY, add_chunk, exp_chunk, fold, folded, sum_exponentials
+from fastloss._numba.wide import absorb, add_chunk, exp_chunk, fold, folded, is_short, sum_exponentials
 
 
 @inline
@@ -135,6 +136,15 @@ def load_shares(job, at, t, n):
     return bad != 0
 
 
+@apart
+@inline
+def clear_illegal(legal, g, n):
+    """A class that takes no part has a gradient of 0 also in a row whose factor is not finite."""
+    for k in range(n):
+        if not legal[k]:
+            put(g, k, 0.0)
+
+
 @inline
 def put_at(g, k, value):
     # Numba drops the body of ``put`` itself where it is inlined after calls of functions that are apart.
@@ -208,20 +218,21 @@ def wide_row(job, i, y, weight):
         )
     elif job.soft:
         mass = folded(masses)
-        shared = folded(costs) + (mass * own.log if mass != 0.0 else 0.0)
+        shared = folded(costs) + (mass * own.log if mass != 0.0 else nan_of(own.log))
     if job.index:
         # The room of the second sum: an index has no teacher.
         value, u, _, g_y = own_class(job, i, y, own, mass + pull, 0.0, entropy, t, f)
     if job.z_loss != 0.0:
         shared = shared + job.z_loss * lse * lse
-    put_extras(job, i, lse, entropy, own.top)
+    put_extras(job, i, lse, entropy, own, ptr(room, 4 * CHUNK))
     shared = (value + shared - job.entropy * entropy) * weight
     if not job.differentiated:
         return shared, bad
     scale = job.scale * weight / job.temperature
     p = 1.0 / (1.0 + own.s)
     factor = (u + mass + pull + job.entropy * (entropy - own.log)) * scale
-    factor_e = factor * p / own.unit
+    pulled_up = own.infinite and abs(factor) == INFINITY
+    factor_e = 1.0 if pulled_up else factor * p / own.unit
     share = scale
     if teacher:
         share = scale / (other.unit * (1.0 + other.s))
@@ -238,13 +249,15 @@ def wide_row(job, i, y, weight):
         elif several and job.soft:
             load_shares(job, base + start, t, n)
         w = f if teacher else t
+        if pulled_up:
+            absorb(e, factor, n, 1)
         if job.entropy != 0.0:
             scale_turns(e, factor_e, logits, own.m, job.entropy * scale * p / own.unit, g, n)
-        elif job.soft and (job.like.itemsize == 8 or (abs(factor_e) >= TINY and abs(share) >= TINY)):
+        elif job.soft and is_short(factor_e, job.like) and is_short(share, job.like):
             scale_shares_short(e, real(factor_e), w, real(share), g, n)
         elif job.soft:
             scale_shares(e, factor_e, w, share, g, n)
-        elif job.like.itemsize == 8 or abs(factor_e) >= TINY:
+        elif is_short(factor_e, job.like):
             scale_short(e, real(factor_e), g, n)
         else:
             scale_wide(e, factor_e, g, n)
@@ -255,5 +268,7 @@ def wide_row(job, i, y, weight):
             at = other.top - start
             put_at(g, at, np.float64(e[at]) * factor_e - scale / (1.0 + other.s))
         if job.index and start <= y < start + n:
-            put_at(g, y - start, g_y * scale)
+            put_at(g, y - start, 0.0 if job.masked and job.legal[legal + y] == 0 else g_y * scale)
+        if job.masked and not abs(factor_e) < INFINITY:
+            clear_illegal(ptr(job.legal, legal + start), g, n)
     return shared, bad

@@ -175,7 +175,9 @@ def cross_entropy(
         Divides the logits, after the cap; positive.
     class_mask : array_like of bool, shape (C,) or (..., C), optional
         True where a class takes part (padding of a vocabulary, illegal actions). Other classes have probability 0
-        and gradient 0, whatever their logits, and get no share of the smoothing.
+        and gradient 0, whatever their logits, and get no share of the smoothing. As a target they cost inf; the
+        gradient is then that of the log-sum-exp alone. A row without a class that takes part has gradient 0 and loss
+        NaN: leave it out with ``mask``.
     sample_weight : array_like of float or int, optional
         Factor of each row's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
         (one value per sample).
@@ -224,8 +226,8 @@ def cross_entropy(
         loss   = sum of v_k (lse - z_k)
         grad_k = p_k sum of v - v_k
 
-    ``z_loss`` adds z_loss lse^2 to the loss and 2 z_loss lse p_k to the gradient. A mean over soft targets divides by
-    the number of rows, as in PyTorch.
+    ``z_loss`` adds z_loss lse^2 to the loss and 2 z_loss lse p_k to the gradient: inf at a logit of +inf, and nothing
+    at the others. A mean over soft targets divides by the number of rows, as in PyTorch.
 
     Computed without cancellation as (max - z_y) + log1p(sum without one maximum), so confident rows and logits
     with a large common offset keep their digits. One logit of +inf gives the limits; two of them, or nothing

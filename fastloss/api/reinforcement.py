@@ -172,7 +172,9 @@ def policy_gradient_loss(
     entropy_coef : float, default 0.0
         Factor of the policy's entropy, which is subtracted from the loss.
     action_mask : array_like of bool, shape (A,) or (..., A), optional
-        True where an action is legal. Others have probability 0 and gradient 0, whatever their logits.
+        True where an action is legal. Others have probability 0 and gradient 0, whatever their logits. Taken, they cost
+        inf for a positive advantage, -inf for a negative one and nothing for 0; the gradient is then that of the
+        log-sum-exp alone. A row without a legal action has gradient 0 and loss NaN: leave it out with ``mask``.
     {rows}
 
     Returns

@@ -222,7 +222,8 @@ def kl_div(
     Parameters
     ----------
     input : array_like of float, shape (..., C)
-        Prediction: float16, bfloat16, float32 or float64, any strides.
+        Prediction: float16, bfloat16, float32 or float64, any strides. Probabilities lie in [0, 1]; NaN
+        propagates.
     target : array_like of float, shape (..., C)
         Distribution to be met, of the same dtype.
     input_kind, target_kind : {"logits", "log_probs", "probs"}
@@ -304,7 +305,8 @@ def js_div(
     Parameters
     ----------
     input : array_like of float, shape (..., C)
-        Prediction: float16, bfloat16, float32 or float64, any strides.
+        Prediction: float16, bfloat16, float32 or float64, any strides. Probabilities lie in [0, 1]; NaN
+        propagates.
     target : array_like of float, shape (..., C)
         The other distribution, of the same dtype.
     input_kind, target_kind : {"logits", "log_probs", "probs"}
@@ -400,7 +402,9 @@ def cross_entropy_stats(
     CrossEntropyStats
         ``loss`` and ``grad`` as of :func:`cross_entropy`; ``lse``, the log-sum-exp of each row, ``argmax``, its
         likeliest class (the lowest of several), ``correct``, whether that is the target, and ``entropy`` of its
-        probabilities in nats. A masked or ignored row has 0, -1, False and 0.
+        probabilities in nats. A masked or ignored row has 0, -1, False and 0. In a row with NaN the ``argmax`` is the
+        place of the first one, as of :func:`numpy.argmax`, without a class that takes part it is -1; such a row, and
+        one of nothing but -inf, is never ``correct``.
 
     Raises
     ------
@@ -443,7 +447,13 @@ def cross_entropy_stats(
     shape = np.shape(input)[:-1]
     assert extras is not None
     lse, entropy, top = (values.reshape(shape) for values in extras)
-    return CrossEntropyStats(*result, lse, top, (top == np.asarray(target)) & (top >= 0), entropy)
+    correct = (top == np.asarray(target)) & (top >= 0)
+    doubtful = np.isnan(lse) & correct
+    if doubtful.any():  # the row may hold NaN, whose place is top, or nothing above -inf
+        logits = np.asarray(input)[doubtful]
+        correct = np.array(correct)
+        correct[doubtful] = logits[np.arange(len(logits)), top[doubtful]] > -np.inf
+    return CrossEntropyStats(*result, lse, top, correct, entropy)
 
 
 def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> How:
