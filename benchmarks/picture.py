@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from fastloss.commands._drawing import save
+from fastloss.commands._pictures import save
 
 from .contenders import CONTENDERS
 
@@ -33,13 +33,7 @@ _FLOOR = "limit: memory alone"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw a panel per loss; the file's ending names the format.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file can't be written, or its ending names no format.
-    """
+    """Draw a panel per loss; the file's ending names the format."""
     panels: dict[str, list[dict[str, Any]]] = {}
     for work in results["works"]:
         panels.setdefault(work["loss"], []).append(work)

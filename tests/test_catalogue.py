@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_curves_are_the_loss_and_its_derivative(loss, known, monkeypatch):
 
     if not known:  # as for a kind of loss that has no way of its own
         monkeypatch.setattr(_curves, "_CALLS", {})
-    for curve in _curves.curves(LOSSES[loss], {}):
+    for curve in _curves.curves([(LOSSES[loss], {})]):
         values, grad, *_ = curve.values
         slopes = np.diff(values) / np.diff(curve.x)
         means = (grad[1:] + grad[:-1]) / 2
@@ -105,7 +106,7 @@ def test_a_picture_is_the_same_every_time(folder, coarse):
 def test_a_jump_is_a_gap_and_three_dots(coarse):
     from fastloss.commands import _curves, _drawing
 
-    axes = _drawing.panels(_curves.curves(LOSSES["l1_loss"], {})).axes[1]
+    axes = _drawing.panels(_curves.curves([(LOSSES["l1_loss"], {})])).axes[1]
     line = max(axes.lines, key=lambda line: len(line.get_xdata()))
     at = np.isnan(line.get_ydata())
     assert list(line.get_xdata()[at]) == [0.0]
@@ -155,7 +156,7 @@ def test_gradient_descent_finds_the_least_squares(coarse):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("no_such_loss",), "'no_such_loss' is not a loss; choose from .*huber_loss"),
+        (("hubber_loss",), "'hubber_loss' is not a loss; did you mean huber_loss"),
         (("mse_loss", "--params", "delta=1"), "mse_loss: no parameter 'delta'"),
         (("huber_loss", "--params", "delta"), "NAME=VALUE"),
         (("huber_loss", "--params", "delta=-1"), "delta must be positive"),
@@ -171,6 +172,25 @@ def test_gradient_descent_finds_the_least_squares(coarse):
         (("mse_loss", "--surface", "iris"), "--surface"),
         (("mse_loss", "--surface", "--features", "weight"), "'weight'"),
         (("td_loss", "--surface"), "no surface"),
+        (("msle_loss", "--surface"), "predictions must be above -1"),
+        *(
+            (("huber_loss", option, bad, *more), f"{option}: must be a number.*{bad!r}")
+            for option, *more in [("--targets",), ("--sample",), ("--range", "9")]
+            for bad in ("nan", "inf", "1e300", "x")
+        ),
+        (("mse_loss", "--sample", "1", "--outlier", "nan"), "--outlier: must be a number"),
+        (("mse_loss", "--targets", "1e30"), "1e.30 is too large for an axis of -3 to 3"),
+        (("exponential_loss", "--range", "1e9", "1e10"), "exponential_loss: no finite value"),
+        (("bce_with_logits", "--x", "probability", "--range", "-1", "2"), r"--range must lie in \[0, 1\]"),
+        (("huber_loss", "--params", "delta=1", "delta=1.0"), "delta=1.0 is given twice"),
+        (("mse_loss", "--outlier", "3"), "--outlier needs --sample"),
+        (("mse_loss", "--features", "bmi"), "--features needs --surface"),
+        (("mse_loss", "--sample", "3", "--x", "prediction"), "--x does not go with --sample"),
+        (("mse_loss", "--surface", "--targets", "1"), "--targets does not go with --surface"),
+        (("mse_loss", "-o", "."), r"\.: a folder"),
+        (("mse_loss", "-o", "new/"), "new/: a folder"),
+        (("mse_loss", "-o", ""), "must not be empty"),
+        (("mse_loss", "-o", "n" * 300), "name too long"),
         ((), "LOSS"),
     ],
 )
@@ -179,6 +199,166 @@ def test_plot_mistakes(folder, coarse, capsys, arguments, says):
         pytest.importorskip("sklearn")
     assert re.search(says, failure(capsys, "plot", *arguments))
     assert not list(folder.iterdir())
+
+
+AXES = {  # one loss for each of them
+    "mse_loss": "prediction - target",
+    "msle_loss": "prediction",
+    "bce_with_logits": "logit",
+    "binary_cross_entropy": "predicted probability",
+    "cross_entropy": "logit of one of 3 classes, others 0",
+    "multi_margin_loss": "prediction of one of 3 classes, others 0",
+    "nll_loss": "log-probability of one class",
+    "td_loss": "value of the action taken - target",
+}
+PREDICTIONS = {"prediction - target", "prediction", "logit"}
+
+
+@pytest.mark.parametrize(("first", "second"), [*combinations(AXES, 2)])
+def test_losses_share_the_axis_of_the_prediction_or_are_refused(folder, coarse, capsys, first, second):
+    if {AXES[first], AXES[second]} <= PREDICTIONS:
+        text = drawn(first, second)
+        assert ">prediction<" in text
+        assert "prediction - target" not in text
+        return
+    message = failure(capsys, "plot", first, second)
+    assert all(repr(AXES[name]) in message for name in (first, second))
+    logits = {"bce_with_logits", "binary_cross_entropy", "cross_entropy"}
+    assert ("--x probability" in message) == ({first, second} <= logits)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.family in ("distance", "residual")])
+def test_over_the_prediction_a_residual_has_its_minimum_and_kinks_at_the_target(coarse, name):
+    from fastloss.commands import _curves
+
+    alone, *_ = _curves.curves([(LOSSES[name], {})], [2.0])
+    assert alone.axis == "prediction - target"
+    curve, *_ = _curves.curves([(LOSSES[name], {}), (LOSSES["hinge_loss"], {})], [1.0])
+    assert curve.axis == "prediction"
+    assert curve.x[np.argmin(curve.values[0])] == pytest.approx(1.0, abs=0.4)
+    assert {curve.x[i] - 1.0 for i in curve.kinks} == {alone.x[i] for i in alone.kinks}
+
+
+def test_both_binary_cross_entropies_are_one_curve_over_the_probability(coarse):
+    from fastloss.commands import _curves, _drawing
+
+    names = ("binary_cross_entropy_with_logits", "binary_cross_entropy")
+    curves = _curves.curves([(LOSSES[name], {}) for name in names], probability=True)
+    for logit, probability in zip(curves[:2], curves[2:], strict=True):
+        assert logit.target == probability.target
+        np.testing.assert_allclose(
+            logit.values[0], np.interp(logit.x, probability.x, probability.values[0]), 1e-3, 1e-3
+        )
+    figure = _drawing.panels(curves)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [f"derivatives wrt {what}" in text for what in ("logit", "probability") for text in legend] == [
+        True, True, False, False, False, False, True, True
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def figures(monkeypatch, coarse):
+    """Pictures as figures, in place of files."""
+    from fastloss.commands import plot
+
+    kept = []
+    monkeypatch.setattr(plot, "save", lambda figure, path: kept.append(figure))
+    return kept
+
+
+REAL = [name for name, loss in LOSSES.items() if loss.family in ("distance", "residual")]
+MANY = [
+    *(REAL[:count] for count in (2, 8, 13)),
+    [*REAL[:13], "--targets", "1", "2"],
+    [*REAL[:9], "--targets", "1", "2", "3"],
+    ["huber_loss", "--params", *(f"delta={k}" for k in range(1, 29))],
+    ["bce_with_logits", "--params", *(f"pos_weight={k}" for k in range(1, 8)), "--targets", "0", "0.25", "0.75", "1"],
+]
+
+
+@pytest.mark.parametrize("arguments", MANY)
+def test_no_two_curves_look_alike(folder, figures, arguments):
+    assert cli.main(["plot", *arguments]) == 0
+    lines = [line for line in figures[0].axes[0].lines if not line.get_label().startswith("_")]
+    styles = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}
+    assert len(lines) == len(styles) == len(figures[0].legends[0].get_texts())
+
+
+def test_more_curves_than_styles_are_refused(folder, figures, capsys):
+    given = ["huber_loss", "--params", *(f"delta={k}" for k in range(1, 30))]
+    assert "29 curves can't be told apart" in failure(capsys, "plot", *given)
+    assert "8 losses can't be told apart" in failure(capsys, "plot", *given[:10], "--sample", "1", "2")
+
+
+WIDE = [
+    *MANY,
+    [*REAL, "--targets", "1"],
+    ["bce_with_logits", "--params", "pos_weight=0.5", "pos_weight=2", "label_smoothing=0.1", "label_smoothing=0.2",
+     "--sample", "0", "1", "1", "--outlier", "0"],
+    ["binary_poly_loss", "--params", f"epsilon={(0.123456789,) * 6}"],
+    ["bce_with_logits", "binary_cross_entropy", "cross_entropy", "--x", "probability"],
+    *([name] for name in AXES),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", WIDE)
+def test_no_text_is_cut(folder, figures, arguments):
+    from matplotlib.text import Text
+
+    assert cli.main(["plot", *arguments]) == 0
+    figure = figures[0]
+    figure.canvas.draw()
+    texts = [figure._suptitle] if figure._suptitle else []
+    texts += [text for legend in figure.legends for text in legend.get_texts()]
+    texts += [text for ax in figure.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+    for text in filter(Text.get_text, texts):
+        box = text.get_window_extent()
+        assert -1 <= box.x0 <= box.x1 <= figure.bbox.width + 1, text.get_text()
+        assert -1 <= box.y0 <= box.y1 <= figure.bbox.height + 1, text.get_text()
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].kind == "elementwise"])
+def test_a_hessian_by_convention_is_named_in_picture_and_legend(folder, figures, name):
+    conventional = {"l1_loss", "nmae_loss", "mape_loss", "pinball_loss", "hinge_loss"}
+    assert cli.main(["plot", name]) == 0
+    assert ("convention of boosting" in figures[0].axes[2].get_title()) == (name in conventional)
+    if name in conventional:
+        assert cli.main(["plot", name, "squared_hinge_loss", "--targets", "1"]) == 0
+        own, other = (text.get_text() for text in figures[1].legends[0].get_texts())
+        assert "in part" in figures[1].axes[2].get_title()
+        assert own.endswith("Hessian: convention of boosting")
+        assert "convention" not in other
+
+
+def test_a_sample_shows_where_the_mean_loss_is_least(folder, coarse):
+    # The logit of 1/4 lies far from the targets; where all are 1, no logit is the best.
+    assert "least at -1.1<" in drawn("bce_with_logits", "--sample", "0", "0", "0", "1")
+    assert "least at above" in drawn("bce_with_logits", "--sample", "1", "1")
+    assert "least at 0.67" in drawn("gaussian_nll_loss", "--sample", "0", "1", "1").replace("0.66", "0.67")
+    assert "least at" in drawn("msle_loss", "--sample", "-0.9", "3")
+
+
+def test_parameters_may_share_an_option_or_repeat_it(folder, coarse):
+    together = drawn("huber_loss", "--params", "delta=1", "delta=2")
+    assert drawn("huber_loss", "--params", "delta=1", "--param", "delta=2") == together
+
+
+STARTS = {
+    "ce": b"\x89PNG",
+    ".hidden": b"\x89PNG",
+    "a.png": b"\x89PNG",
+    "a.b.SVG": b"<?xml",
+    "a.pdf": b"%PDF",
+    "A.PDF": b"%PDF",
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_picture_has_the_name_and_format_that_are_given(folder, coarse, capsys, name):
+    assert cli.main(["plot", "mse_loss", "-o", name]) == 0
+    assert capsys.readouterr().out == f"picture: {name}\n"
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert Path(name).read_bytes().startswith(STARTS[name])
 
 
 def test_plot_names_the_missing_extra(folder, capsys, monkeypatch):

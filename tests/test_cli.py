@@ -95,6 +95,68 @@ def test_check(capsys, backend):
     assert status == 0
     for name in LOSSES:
         assert f"float32  {name} " in out
+    assert out.partition("tested:\n")[2].startswith(f"  {backend}: ")
+    others = out.partition("not tested:\n")[2]
+    for other in {"cython", "numba", "numpy"} - {backend}:
+        assert f"  {other}: " in others
+
+
+def test_check_says_of_every_cpu_level_whether_it_was_tested(capsys):
+    from fastloss.commands import _coverage
+
+    if "cython" not in fl.backends():
+        pytest.skip("there are no compiled kernels")
+    from fastloss import _cython
+
+    _coverage.report(("cython",), "python -m fastloss check", "left out")
+    tested, _, left = capsys.readouterr().out.partition("not tested:\n")
+    assert f"cython: CPU level {_cython.level}" in tested
+    reasons = dict(re.findall(r"cython, CPU level (\w+): (.+)", left))
+    assert reasons.keys() == set(_cython.LEVELS.values()) - {_cython.level}
+    for level, reason in reasons.items():
+        again = f"FASTLOSS_CPU={level} python -m fastloss check tests it"
+        assert re.search(
+            f"{again}|this CPU does not have it|its kernels were not built|its kernels do not load", reason
+        )
+
+
+def test_check_warns_where_no_compiled_backend_runs(capsys, monkeypatch):
+    from fastloss.commands import _coverage
+
+    _coverage.report(("numpy",), "check", "left out by --backend")
+    assert "WARNING" not in capsys.readouterr().out
+    monkeypatch.setattr(fl, "backends", lambda: ("numpy",))
+    monkeypatch.setattr(_coverage._dispatch, "status", lambda name: f"missing: no {name} here")
+    _coverage.report(("numpy",), "check", "left out by --backend")
+    out = capsys.readouterr().out
+    assert "  cython: missing: no cython here\n  numba: missing: no numba here\n" in out
+    assert "WARNING: no compiled backend runs here" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--part", "rows"), "--part needs --exhaustive"),
+        (("--share", "0.5"), "--share needs --exhaustive"),
+        (("--jobs", "2"), "--jobs needs --exhaustive"),
+        (("--state", "x"), "--state needs --exhaustive"),
+        (("--write",), "--write needs --exhaustive"),
+        *((("--exhaustive", "--share", bad), f"--share: must be a number above 0 and at most 1, got '{bad}'")
+          for bad in ("abc", "0", "-1", "2", "nan", "")),
+        (("--exhaustive", "--jobs", "no"), "--jobs: must be a positive whole number, got 'no'"),
+    ],
+)  # fmt: skip
+def test_check_bad_options(capsys, options, says):
+    assert says in failure(capsys, "check", *options)
+
+
+@pytest.mark.parametrize("missing", ["mpmath", "numba"])
+def test_check_names_the_missing_extra(capsys, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "fastloss.commands._accuracy", raising=False)
+    message = failure(capsys, "check", "--exhaustive")
+    assert f"needs {missing}" in message.lower()
+    assert f"python -m pip install {missing}; the extra [check] has it" in message
 
 
 def test_check_notices_errors(capsys, monkeypatch):

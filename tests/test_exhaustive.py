@@ -47,7 +47,10 @@ def test_losses_and_sums_in_short(both_compiled, capsys):
     # The part that is missing has tests of its own.
     parts = [f"--part={part}" for part in _exhaustive.WORK if part != "primitives"]
     assert cli.main([*SHORT, *parts]) == 0, capsys.readouterr().out
-    assert "rows within their budgets" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rows within their budgets" in out
+    assert "\ntested:\n  cython: CPU level" in out
+    assert "not tested:\n  numpy: not measured\n" in out
 
 
 @pytest.mark.parametrize("level", ["v1", "v4"])
@@ -56,7 +59,7 @@ def test_other_cpu_levels_in_short(both_compiled, level):
     process = python(f"from fastloss import cli; print(cli.main({SHORT + parts}))", FASTLOSS_CPU=level)
     if "but this CPU only has level" in process.stderr:
         pytest.skip(f"this CPU has no {level}; compiled, not run")
-    assert process.stdout.endswith("budgets\n0\n"), process.stdout + process.stderr
+    assert process.stdout.endswith("\n0\n"), process.stdout + process.stderr
 
 
 def test_a_broken_budget_is_noticed(both_compiled, capsys, monkeypatch):
@@ -78,6 +81,55 @@ def test_a_broken_budget_is_noticed(both_compiled, capsys, monkeypatch):
 def test_errors(both_compiled, capsys, options, message):
     assert cli.main([*SHORT, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+FOREIGN = {
+    "text": b"my notes\n",
+    "binary": bytes(range(256)),
+    "another JSON": b'{"kernels": 1}\n',
+    "a list": b"[1, 2]\n",
+    "one long line": b" " + b"1" * 100_000,
+    "blank": b"\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_that_is_no_state_is_left_as_it_is(both_compiled, capsys, tmp_path, kind):
+    path = tmp_path / "file"
+    path.write_bytes(FOREIGN[kind])
+    assert cli.main([*SHORT, "--state", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        f"fastloss check: error: {path}: not a file that --state has written, so it stays as it is\n",
+    )
+    assert path.read_bytes() == FOREIGN[kind]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--state", "/dev/null"], "/dev/null: --state needs a file that can be read again"),
+    (["--state", "."], ".: a folder"),
+    (["--state", ""], "a folder"),
+    (["--write"], "gone"),
+])  # fmt: skip
+def test_what_cannot_be_written_is_said_before_the_work(both_compiled, capsys, monkeypatch, tmp_path, options, message):
+    monkeypatch.setattr(_accuracy, "FILE", tmp_path / "gone" / "accuracy.json")
+    monkeypatch.setattr(_exhaustive, "run", None)
+    assert cli.main([*SHORT, *options]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_a_disk_that_fills_is_one_line(both_compiled, tmp_path):
+    code = f"""
+        import resource
+        from fastloss import cli
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+        raise SystemExit(cli.main({[*SHORT, "--part", "sums", "--state", str(tmp_path / "state")]}))
+    """
+    done = python(code)
+    assert (done.returncode, done.stderr) == (2, f"fastloss check: error: {tmp_path / 'state'}: File too large\n")
 
 
 def test_an_interrupted_run_goes_on(capsys, monkeypatch, tmp_path):

@@ -144,7 +144,7 @@ def _section(loss: Loss, doc: Any) -> str:
 
 def _facts(loss: Loss) -> list[str]:
     kinks = loss.kinks(*loss.parse({}))
-    axis = axis_label(loss, False)
+    axis = axis_label(loss)
     hessian = f"`fl.grad_hess(fl.{loss.name}, ...)`" if has_hessian(loss) else "none"
     return [
         f"Kinks: {axis} = {', '.join(f'{k:g}' for k in kinks)}, with the default parameters." if kinks else "No kinks.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -26,18 +25,11 @@ def from_extra(extra: str, module: str, distribution: str, purpose: str) -> Modu
     """Import a module that an extra brings, or say in one line how to get it."""
     try:
         return import_module(module)
-    except ImportError as error:
+    except Exception as error:  # it may be there, and broken
         raise CommandError(
-            f"{purpose} needs {distribution} ({error}): python -m pip install {distribution.lower()}; "
+            f"{purpose} needs {distribution} ({one_line(error)}): python -m pip install {distribution.lower()}; "
             f"the extra [{extra}] has it"
         ) from error
-
-
-def check_folder(path: str) -> None:
-    """Raise an error if the folder of a file to be written is missing: found out before the work, not after it."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise CommandError(f"{path}: there is no folder {folder}")
 
 
 @contextmanager
@@ -93,9 +85,9 @@ def positive_int(text: str) -> int:
     return number
 
 
-def add_backend_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--backend``, which means the same in every command."""
-    parser.add_argument("--backend", metavar="B", help="cython, numba or numpy (default: the best available)")
+def add_backend_argument(parser: argparse.ArgumentParser, default: str = "the best available") -> None:
+    """Add ``--backend``, whose values mean the same in every command."""
+    parser.add_argument("--backend", metavar="B", help=f"cython, numba or numpy (default: {default})")
 
 
 def one_line(error: BaseException) -> str:
@@ -103,3 +95,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text in which what is no printable character is escaped: it stays one line, whatever a file's name."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

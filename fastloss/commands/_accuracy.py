@@ -13,36 +13,53 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fastloss as fl
+
 from .. import __version__, _codegen, _cython, _threads
-from . import CommandError, _exhaustive, from_extra, one_line, progress_bar
+from . import CommandError, _exhaustive, one_line, progress_bar
+from ._coverage import report
 from ._exhaustive import KINDS, Found
+from ._files import check_destination, write_file
 
 FILE = Path(__file__).parent.parent / "accuracy.json"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, say whether every budget holds."""
-    from_extra("numba", "numba", "Numba", "check --exhaustive")
-    if arguments.backend is not None:
-        raise CommandError("--exhaustive measures both compiled backends: leave --backend out")
-    tasks = _exhaustive.plan(arguments.share, tuple(arguments.part or _exhaustive.WORK))
+    share = 1.0 if arguments.share is None else arguments.share
+    tasks = _exhaustive.plan(share, tuple(arguments.part or _exhaustive.WORK))
+    if arguments.write:
+        check_destination(str(FILE))
     found: Found = {}
-    with State(arguments.state and Path(arguments.state), arguments.share) as state:
+    with State(None if arguments.state is None else Path(arguments.state), share) as state:
         for one in state.done.values():
             _exhaustive.merge(found, one)
         left = [task for task in tasks if str(task) not in state.done]
         jobs = min(arguments.jobs or _threads.get_num_threads(), len(left))
         with progress_bar(len(tasks), "task", "check") as advance:
             advance(len(tasks) - len(left))
-            for task, one in _results(left, arguments.share, jobs):
+            for task, one in _results(left, share, jobs):
                 state.add(task, one)
                 _exhaustive.merge(found, one)
                 advance(1)
     failed = [row for row, kinds in found.items() if not _report(row, kinds)]
     if arguments.write:
-        write(found, arguments.share, {task.part for task in tasks})
-    print(f"{len(found) - len(failed)} of {len(found)} rows within their budgets")
+        write(found, share, {task.part for task in tasks})
+    print(f"{len(found) - len(failed)} of {len(found)} rows within their budgets\n")
+    report(_measured({task.part for task in tasks}), "python -m fastloss check --exhaustive", "not measured")
     return 1 if failed else 0
+
+
+def _measured(parts: set[str]) -> list[str]:
+    """The backends that some parts measure."""
+    compiled = [name for name in fl.backends() if name != "numpy"]
+    if parts <= {"primitives", "sums"}:
+        return [
+            name
+            for name in compiled
+            if (name == "numba" and "primitives" in parts) or (name == compiled[0] and "sums" in parts)
+        ]
+    return compiled
 
 
 def _results(tasks, share: float, jobs: int) -> Iterator[tuple[str, Found]]:
@@ -83,27 +100,20 @@ class State:
     def __enter__(self) -> State:
         if self.path is None:
             return self
-        try:
-            entries = list(self._entries())
-            same = entries[:1] == [self._header]
-            self.done = {entry["task"]: entry["found"] for entry in entries[1:] if same}
+        check_destination(str(self.path))
+        with self._named():
+            same = self._header == _header(self.path, self._header)
+            if same:
+                self.done = dict(_tasks(self.path))
             self._file = self.path.open("a" if same else "w", encoding="utf-8")
             if not same:
                 self._line(self._header)
-        except OSError as error:
-            raise CommandError(f"{self.path}: {one_line(error)}") from error
         return self
-
-    def _entries(self) -> Iterator[Any]:
-        """The lines that are whole: what ended a run may have cut one off."""
-        if self.path is not None and self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
 
     def add(self, task: str, found: Found) -> None:
         if self.path is not None:
-            self._line({"task": task, "found": found})
+            with self._named():
+                self._line({"task": task, "found": found})
 
     def _line(self, entry: dict[str, Any]) -> None:
         self._file.write("\n" + json.dumps(entry) + "\n")
@@ -111,7 +121,38 @@ class State:
 
     def __exit__(self, *_) -> None:
         if self.path is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # said when it was written
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CommandError(f"{self.path}: {one_line(error)}") from error
+
+
+def _header(path: Path, like: dict[str, Any]) -> Any:
+    """Return a file's first line; one that is none of ours is an error, and the file stays as it is."""
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: --state needs a file that can be read again")
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    with contextlib.suppress(ValueError), path.open("rb") as file:
+        # Each line comes after an empty one.
+        found = json.loads(file.read(4096).lstrip().partition(b"\n")[0])
+        if isinstance(found, dict) and found.keys() == like.keys():
+            return found
+    raise CommandError(f"{path}: not a file that --state has written, so it stays as it is")
+
+
+def _tasks(path: Path) -> Iterator[tuple[str, Found]]:
+    """The lines that are whole: what ended a run may have cut one off."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and entry.keys() == {"task", "found"}:
+                yield entry["task"], entry["found"]
 
 
 def level() -> str:
@@ -141,4 +182,4 @@ def write(found: Found, share: float, parts: set[str]) -> None:
         kinds = {kind: {"budget": budgets[kind]} | entry.get(kind, {}) | {"budget": budgets[kind]} for kind in budgets}
         rows[row] = {key: value for key, value in entry.items() if key not in KINDS} | kinds
     lines = [f"{json.dumps(row)}: {json.dumps(entry)}" for row, entry in rows.items()]
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_file(str(FILE), ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8"))

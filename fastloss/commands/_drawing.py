@@ -2,96 +2,78 @@
 
 from __future__ import annotations
 
-import io
-import re
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-import fastloss as fl
-
 from ..registry import Loss
-from ._curves import QUANTITIES, Curve, axis_label
+from . import CommandError
+from ._curves import PROBABILITY, QUANTITIES, Curve
+from ._sample import mean_losses
 from ._surface import Surface
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; and no two lines look alike in grey either.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
-_GREY = "#666666"
-_PATH = re.compile(r"[MLCQ] |<path |<use ")
+_GREY, _WIDTH = "#666666", 1.8
+_CONVENTION = "convention of boosting"
 
 
-def save(figure: Figure, path: str) -> None:
-    """Write a picture; as SVG it is the same text every time.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file can't be written, or its ending names no format.
-    """
-    if not path.endswith(".svg"):
-        figure.savefig(path, dpi=160)
-        return
-    with rc_context({"svg.hashsalt": "fastloss", "svg.fonttype": "none"}):
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    # Half of the file is indentation, and digits of paths beyond a hundredth of a point.
-    lines = [line.strip() for line in text.getvalue().splitlines()]
-    short = [re.sub(r"(\.\d\d)\d+", r"\1", line) if _PATH.match(line) else line for line in lines]
-    Path(path).write_text("\n".join(short) + "\n", encoding="utf-8")
-
-
-def panels(curves: Sequence[Curve], probability: bool = False) -> Figure:
+def panels(curves: Sequence[Curve]) -> Figure:
     """Draw loss, gradient and Hessian side by side, all curves on the same axes."""
+    styles = _styles(curves)
     count = max(len(curve.values) for curve in curves)
     varied = _varied([(c.loss, c.params) for c in curves])
     names = [_label(curve, varied, curves) for curve in curves]
-    columns = max(1, min(len(names), int(46 * count / (8 + max(map(len, names))))))
-    figure = _figure(3.5 * count, 2.75 + 0.22 * (-(-len(names) // columns) if any(names) else 0))
+    figure = _figure(3.5 * count, 2.75)
     axes = figure.subplots(1, count, squeeze=False)[0]
-    colours, dashes = _styles(curves)
+    inputs = {curve.input for curve in curves}
     for place, (ax, quantity) in enumerate(zip(axes, QUANTITIES, strict=False)):
         for i, curve in enumerate(curves):
             if place < len(curve.values):
-                _line(ax, curve, curve.values[place], label=names[i], color=colours[i], linestyle=dashes[i])
+                _line(ax, curve, curve.values[place], label=names[i], **styles[i])
         ax.axhline(0.0, color=_GREY, linewidth=0.7, zorder=0)
         _limit(ax, [c.values[place] for c in curves if place < len(c.values)])
-        label = axis_label(curves[0].loss, probability)
-        _finish(ax, label)
-        ax.set_ylabel(f"{quantity} wrt logit" if probability and place else quantity)
-        if label == axis_label(curves[0].loss, True):
+        _finish(ax, curves[0].axis)
+        ax.set_ylabel(quantity)
+        if curves[0].axis == PROBABILITY:
             ax.set_xlim(0.0, 1.0)
+            if place and inputs != {"probability"}:
+                ax.set_ylabel(f"{quantity} wrt {inputs.copy().pop() if len(inputs) == 1 else 'own input'}")
+    conventional = [curve.conventional for curve in curves if len(curve.values) == len(QUANTITIES)]
+    if any(conventional):
+        note = f"{_CONVENTION},\nnot the second derivative"
+        axes[-1].set_title(note if all(conventional) else f"in part a {note}", fontsize=8.5, color=_GREY)
     if any(names):
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    figure.suptitle(_title(curves), fontsize=11, fontweight="bold")
+        _legend(figure, axes[0])
+    _headline(figure, _title(curves))
     return figure
 
 
 def sample(variants: Sequence[tuple[Loss, dict[str, Any]]], targets: Sequence[float], outlier: float | None) -> Figure:
     """Draw the mean loss of one prediction for all targets, with the outlier and without, each from 0 to 1."""
-    figure = _figure(6.6, 4.2)
+    if len(variants) > len(_COLOURS):
+        raise CommandError(
+            f"{len(variants)} losses can't be told apart in one picture of a sample, {len(_COLOURS)} can"
+        )
+    figure = _figure(6.6, 3.54)
     ax = figure.subplots()
-    every = [*targets, *([] if outlier is None else [outlier])]
-    margin = 0.08 * (max(every) - min(every) or 1.0)
-    x = np.linspace(min(every) - margin, max(every) + margin, 1201)
+    samples = [targets] if outlier is None else [targets, [*targets, outlier]]
+    means = mean_losses(variants, samples)
     varied = _varied(variants)
-    for i, (loss, params) in enumerate(variants):
-        colour, minima = _COLOURS[i % len(_COLOURS)], []
-        for chosen, dash, fill in ((targets, _DASHES[1], "white"), (every, "-", colour))[outlier is None :]:
-            data = np.broadcast_to(np.array(chosen), (len(x), len(chosen)))
-            each = getattr(fl, loss.name)(np.repeat(x[:, None], len(chosen), 1), data, reduction="none", **params)[0]
-            mean = np.where(np.isfinite(each), each, np.nan).mean(1)
+    for (loss, params), colour, of_loss in zip(variants, _COLOURS, means.values, strict=False):
+        minima = []
+        for mean, (dash, fill) in zip(of_loss, ((_DASHES[1], "white"), ("-", colour))[-len(samples) :], strict=True):
             best = int(np.nanargmin(mean))
-            ax.plot(x, (mean - mean[best]) / (np.nanmax(mean) - mean[best]), color=colour, linestyle=dash)
-            ax.plot(x[best], 0.0, "o", color=colour, markerfacecolor=fill, markersize=8, zorder=5)
-            minima.append(f"{x[best]:.3g}")
+            ax.plot(means.x, (mean - mean[best]) / (np.nanmax(mean) - mean[best]), color=colour, linestyle=dash)
+            ax.plot(means.x[best], 0.0, "o", color=colour, markerfacecolor=fill, markersize=8, zorder=5)
+            side = {0: "below ", len(means.x) - 1: "above "}.get(best, "")
+            minima.append(f"{side}{means.x[best]:.3g}")
         name = ", ".join([loss.name, *_settings(params, varied)])
         ax.plot([], color=colour, linewidth=4, label=f"{name}: least at {' -> '.join(minima)}")
     ax.plot(targets, np.full(len(targets), -0.06), "|", color="black", markersize=11, markeredgewidth=1.6)
@@ -101,9 +83,9 @@ def sample(variants: Sequence[tuple[Loss, dict[str, Any]]], targets: Sequence[fl
         ax.plot([], color=_GREY, linestyle=_DASHES[1], label="without the outlier")
         ax.plot([], color=_GREY, linestyle="-", label="with it")
     ax.set_ylim(-0.11, 0.65)
-    _finish(ax, "one prediction for all targets (bars)")
+    _finish(ax, f"one {means.what} for all targets (bars)")
     ax.set_ylabel("mean loss: 0 least, 1 most in this range")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _legend(figure, ax)
     return figure
 
 
@@ -112,7 +94,7 @@ def surfaces(drawn: Sequence[Surface]) -> Figure:
     figure = _figure(4.3 * len(drawn), 3.9)
     for ax, surface in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         _surface(ax, surface, figure)
-    figure.suptitle(f"Mean loss of a linear model, {drawn[0].data}", fontsize=11, fontweight="bold")
+    _headline(figure, f"Mean loss of a linear model, {drawn[0].data}")
     return figure
 
 
@@ -136,8 +118,8 @@ def _surface(ax: Axes, surface: Surface, figure: Figure) -> None:
         ax.plot(*path[-1], "*", color=_COLOURS[1], markersize=15, markeredgecolor="white")
         ax.set_ylabel(f"weight of {surface.features[1]}")
     ax.set_xlabel(f"weight of {surface.features[0]}")
-    ax.set_title(f"{surface.loss.name}{setting}\n{len(path) - 1} steps of gradient descent to {losses[-1]:.4g}",
-                 fontsize=9.5)  # fmt: skip
+    title = textwrap.fill(f"{surface.loss.name}{setting}", 44)
+    ax.set_title(f"{title}\n{len(path) - 1} steps of gradient descent to {losses[-1]:.4g}", fontsize=9.5)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -145,6 +127,25 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _headline(figure: Figure, text: str) -> None:
+    """Write over the picture, on as many lines as its width asks for."""
+    lines = textwrap.wrap(text, int(10 * figure.get_figwidth()))
+    figure.suptitle("\n".join(lines), fontsize=11, fontweight="bold")
+    figure.set_figheight(figure.get_figheight() + 0.19 * (len(lines) - 1))
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    """Write what the lines are below the picture, which gets as much higher."""
+    handles, labels = ax.get_legend_handles_labels()
+    letters = int(13.2 * figure.get_figwidth())
+    labels = [textwrap.fill(label, letters - 8) for label in labels]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = max(1, min(len(labels), letters // (8 + longest)))
+    lines = sum(1 + label.count("\n") for label in labels)
+    figure.set_figheight(figure.get_figheight() + 0.22 * -(-lines // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _finish(ax: Axes, label: str) -> None:
@@ -167,7 +168,7 @@ def _line(ax: Axes, curve: Curve, values: np.ndarray, **style: Any) -> None:
             dot = {"marker": "o", "markersize": 5, "linestyle": "", "zorder": 4, "color": style["color"]}
             ax.plot([curve.x[i]] * 2, [left, right], **dot, markerfacecolor="white")
             ax.plot(curve.x[i], at, **dot)
-    ax.plot(curve.x, shown, linewidth=1.8, **style)
+    ax.plot(curve.x, shown, **style)
 
 
 def _limit(ax: Axes, values: Sequence[np.ndarray]) -> None:
@@ -185,15 +186,26 @@ def _limit(ax: Axes, values: Sequence[np.ndarray]) -> None:
     ax.set_ylim(low - margin, high + margin)
 
 
-def _styles(curves: Sequence[Curve]) -> tuple[list[str], list[Any]]:
-    """Colours by loss and dashes by target if there are several of both, else both by curve."""
+def _styles(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Colours by loss and dashes by target if there are several of both, else both by curve; no two curves alike."""
     settings = list(dict.fromkeys(_key(c) for c in curves))
     targets = list(dict.fromkeys(c.target for c in curves))
-    if len(settings) == 1 or len(targets) == 1:
-        colours = dashes = list(range(len(curves)))
-    else:
+    many, most = len(curves), len(_COLOURS) * len(_DASHES)
+    if many > most:
+        raise CommandError(
+            f"{many} curves can't be told apart in one picture, {most} can: draw fewer losses or targets"
+        )
+    # Seven colours and four dashes meet in all 28 ways when both go round.
+    colours = dashes = list(range(many))
+    widths = [_WIDTH] * many
+    if 1 < len(settings) <= len(_COLOURS) and 1 < len(targets) <= len(_DASHES):
         colours, dashes = [settings.index(_key(c)) for c in curves], [targets.index(c.target) for c in curves]
-    return [_COLOURS[i % len(_COLOURS)] for i in colours], [_DASHES[i % len(_DASHES)] for i in dashes]
+        # Where curves of the same dashes coincide, the lower one is still to be seen.
+        widths = [_WIDTH * (1.0 + 0.6 * (1.0 - i / (len(settings) - 1))) for i in colours]
+    return [
+        {"color": _COLOURS[colour % len(_COLOURS)], "linestyle": _DASHES[dash % len(_DASHES)], "linewidth": width}
+        for colour, dash, width in zip(colours, dashes, widths, strict=True)
+    ]
 
 
 def _key(curve: Curve) -> tuple[str, str]:
@@ -214,11 +226,15 @@ def _settings(params: dict[str, Any], shown: Any) -> list[str]:
 
 
 def _label(curve: Curve, varied: set[str], curves: Sequence[Curve]) -> str:
-    names, targets = {c.loss.name for c in curves}, {c.target for c in curves}
+    names, targets, inputs = {c.loss.name for c in curves}, {c.target for c in curves}, {c.input for c in curves}
     parts = [curve.loss.name] if len(names) > 1 else []
     parts += _settings(curve.params, varied)
     if len(targets) > 1 and curve.target is not None:
         parts.append(_target(curve))
+    if curve.axis == PROBABILITY and len(inputs) > 1:
+        parts.append(f"derivatives wrt {curve.input}")
+    if curve.conventional and not all(c.conventional for c in curves):
+        parts.append(f"Hessian: {_CONVENTION}")
     return ", ".join(parts)
 
 

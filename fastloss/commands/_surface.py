@@ -10,7 +10,7 @@ import numpy as np
 
 import fastloss as fl
 
-from ..registry import Loss
+from ..registry import DOMAINS, Loss
 from . import CommandError, from_extra
 
 # Of each data set: the columns taken by default.
@@ -40,11 +40,15 @@ class _Model:
     def __init__(self, loss: Loss, params: dict[str, Any], columns: np.ndarray, target: np.ndarray) -> None:
         if loss.kind == "rows":
             self._target: np.ndarray = target.astype(int)
-        elif loss.kind == "elementwise":
-            self._target = target
-        else:
+        elif loss.kind != "elementwise":
             raise CommandError(f"{loss.name} has no surface: it is no loss of one prediction and one target")
-        self._loss, self._params, self._columns = loss, params, columns
+        elif loss.input not in ("real", "unit"):
+            raise CommandError(f"{loss.name} has no surface: its predictions must {DOMAINS[loss.input].demand}")
+        else:
+            self._target = target
+        # What it takes besides prediction and target (a variance) is 1.
+        more = {str(loss.third): np.ones_like(target)} if loss.needs_third else {}
+        self._loss, self._params, self._columns = loss, params | more, columns
 
     def __call__(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the mean loss and its gradient with respect to the weights."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import CommandError, check_folder, one_line, positive_int
+from . import CommandError, positive_int, printable
+from ._pictures import check_picture
 
 _BACKENDS = ("cython", "numba")
 _TABLE_LOSSES = ("bce", "huber", "ce", "td")
@@ -42,13 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
             "the benchmarks are not part of an installed fastloss: clone its repository with git and run this in there"
         )
     short, headline, agreement = _module("short"), _module("headline"), _module("agreement")
-    losses = _losses(arguments.losses or (_PLOT_LOSSES if arguments.plot else _TABLE_LOSSES), short.losses())
-    if arguments.plot:
+    drawn = arguments.plot is not None
+    losses = _losses(arguments.losses or (_PLOT_LOSSES if drawn else _TABLE_LOSSES), short.losses())
+    if drawn:
         picture = _module("picture")
-        check_folder(arguments.plot)
-    works, effort = (
-        (short.curve(losses), short.CURVE_EFFORT) if arguments.plot else (short.table(losses), short.TABLE_EFFORT)
-    )
+        check_picture(arguments.plot, "plot", "bench --plot")
+    works, effort = (short.curve(losses), short.CURVE_EFFORT) if drawn else (short.table(losses), short.TABLE_EFFORT)
     contenders = _contenders(headline, arguments.backend)
     try:
         timed = headline.measure(works, contenders, arguments.threads, effort)
@@ -59,12 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     results |= {"threads": arguments.threads, "rounds": effort.rounds, "works": timed}
     tables = _module("tables")
     print(f"{tables.circumstances(results)}\n\n{tables.works(results)}")
-    if arguments.plot:
-        try:
-            picture.draw(results, Path(arguments.plot))
-        except (OSError, ValueError) as error:
-            raise CommandError(f"{arguments.plot}: {one_line(error)}") from error
-        print(f"\npicture: {arguments.plot}")
+    if drawn:
+        picture.draw(results, Path(arguments.plot))
+        print(f"\npicture: {printable(arguments.plot)}")
     return 0
 
 

@@ -3,7 +3,8 @@
 Every backend, loss and float type: values and gradients, infinities, NaN and
 extreme numbers, gradients by differences, masks over garbage, and equal bits for
 any number of threads and from both compiled backends. The exit status is 0 if
-all is well and 1 if not. The first run may take a minute: Numba compiles.
+all is well and 1 if not. The first run may take a minute: Numba compiles. The
+last lines say which backends and CPU levels that was, and which it was not.
 
 With --exhaustive instead: errors in units in the last place over every float32
 input of binary cross-entropy and of the vector functions, and random ones of all
@@ -20,9 +21,11 @@ import numpy as np
 
 import fastloss as fl
 
+from .. import _dispatch
 from ..registry import LOSSES
-from . import CommandError, _cases, add_backend_argument, positive_int
+from . import CommandError, _cases, add_backend_argument, from_extra, positive_int
 from ._cases import Case
+from ._coverage import report
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -37,34 +40,57 @@ _HESS_ULP = 8.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_backend_argument(parser)
-    group = parser.add_argument_group("errors in units in the last place")
+    add_backend_argument(parser, "all that are there")
+    group = parser.add_argument_group("errors in units in the last place, which need mpmath and Numba")
     group.add_argument("--exhaustive", action="store_true", help="measure them, instead of the above")
-    group.add_argument("--part", action="append", choices=_PARTS, help="only this part; may be repeated")
-    group.add_argument("--share", type=_share, default=1.0, metavar="F", help="a fraction of the inputs (default: 1)")
-    group.add_argument("--jobs", type=positive_int, metavar="N", help="processes (default: one per core)")
-    group.add_argument("--state", metavar="FILE", help="keep what is done in FILE, and go on from there")
     group.add_argument(
-        "--write", action="store_true", help="enter the errors into the table of accuracy, and of how many inputs"
+        "--part", action="append", choices=_PARTS, help="with --exhaustive: only this part; may be repeated"
+    )
+    group.add_argument(
+        "--share", type=_share, metavar="F", help="with --exhaustive: a fraction of the inputs (default: 1)"
+    )
+    group.add_argument(
+        "--jobs",
+        type=positive_int,
+        metavar="N",
+        help="with --exhaustive: processes (default: the number of threads that losses use)",
+    )
+    group.add_argument(
+        "--state",
+        metavar="FILE",
+        help="with --exhaustive: keep what is done in FILE, and go on from there; "
+        "a file of other kernels, CPU level or share begins anew",
+    )
+    group.add_argument(
+        "--write",
+        action="store_true",
+        help="with --exhaustive: enter the errors into the table of accuracy, and of how many inputs",
     )
 
 
 def _share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
     if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and at most 1, got {text!r}")
     return share
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run all groups of tests, one line each."""
     if arguments.exhaustive:
-        from . import _accuracy
-
-        return _accuracy.run(arguments)
+        return _run_exhaustive(arguments)
+    for option in ("part", "share", "jobs", "state", "write"):
+        if getattr(arguments, option) not in (None, False):
+            raise CommandError(f"--{option} needs --exhaustive")
+    # Asked first: it loads what is there, and what does not load is no longer listed.
+    states = {name: _dispatch.status(name) for name in ("cython", "numba", "numpy")}
     backends = fl.backends() if arguments.backend is None else (arguments.backend,)
     if not set(backends) <= set(fl.backends()):
-        raise CommandError(f"backend {arguments.backend!r} is not available; there are {', '.join(fl.backends())}")
+        why = states.get(arguments.backend, f"there are {', '.join(fl.backends())}")
+        raise CommandError(f"backend {arguments.backend!r} is not available: {why.removeprefix('missing: ')}")
     failed = groups = 0
     for loss in LOSSES.values():
         for dtype in _DTYPES:
@@ -76,8 +102,19 @@ def run(arguments: argparse.Namespace) -> int:
                 problems = _same_bits(loss, dtype, [{"backend": b} for b in ("cython", "numba")])
                 failed += _print(f"{'both':<7} {dtype.name}  {loss.name}", "same bits", problems)
                 groups += 1
-    print(f"{groups - failed} of {groups} groups passed")
+    print(f"{groups - failed} of {groups} groups passed\n")
+    report(backends, "python -m fastloss check", "left out by --backend")
     return 1 if failed else 0
+
+
+def _run_exhaustive(arguments: argparse.Namespace) -> int:
+    if arguments.backend is not None:
+        raise CommandError("--exhaustive measures both compiled backends: leave --backend out")
+    for module, distribution in (("numba", "Numba"), ("mpmath", "mpmath")):
+        from_extra("check", module, distribution, "check --exhaustive")
+    from . import _accuracy
+
+    return _accuracy.run(arguments)
 
 
 def _print(group: str, figure: str, problems: list[str]) -> bool:

@@ -18,7 +18,8 @@ import numpy as np
 
 import fastloss as fl
 
-from . import CommandError, add_backend_argument, check_folder, from_extra, one_line, positive_int, progress_bar
+from . import CommandError, add_backend_argument, from_extra, one_line, positive_int, printable, progress_bar
+from ._pictures import check_picture, save
 
 _BATCH = 64
 _MODELS = {"softmax": (64, 10), "MLP": (64, 64, 10)}
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random (default: 0)")
     add_backend_argument(parser)
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the loss curves")
+    parser.add_argument("--plot", metavar="FILE", help="draw the loss curves; its ending names the format, PNG without")
     parser.add_argument(
         "--steps-timing", metavar="N", type=positive_int, default=300, help="training steps to time (default: 300)"
     )
@@ -42,9 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, test and time both models."""
     if arguments.seed < 0:
         raise CommandError(f"--seed must not be negative, got {arguments.seed}")
-    if arguments.plot:
-        from_extra("demo", "matplotlib", "matplotlib", "--plot")
-        check_folder(arguments.plot)
+    if arguments.plot is not None:
+        check_picture(arguments.plot, "demo", "--plot")
     digits = _Digits.load(arguments.seed)
     print(f"handwritten digits: {len(digits.train_x)} to learn from, {len(digits.test_x)} to test on")
     curves = {}
@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         accuracy = np.mean(network.forward(digits.test_x).argmax(1) == digits.test_y)
         print(f"{name:<8} test accuracy {accuracy:.4f}   final loss {curves[name][-1]:.4f}")
     _print_times(digits, arguments)
-    if arguments.plot:
+    if arguments.plot is not None:
         _plot(curves, arguments.plot)
-        print(f"loss curves: {arguments.plot}")
+        print(f"loss curves: {printable(arguments.plot)}")
     return 0
 
 
@@ -197,7 +197,6 @@ def _medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
 
 
 def _plot(curves: dict[str, list[float]], path: str) -> None:
-    from_extra("demo", "matplotlib", "matplotlib", "--plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -209,7 +208,4 @@ def _plot(curves: dict[str, list[float]], path: str) -> None:
     axes.set(xlabel="epoch", ylabel="cross-entropy of the training images", title="Handwritten digits")
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path, format="png", dpi=150)
-    except OSError as error:
-        raise CommandError(f"{path}: {one_line(error)}") from error
+    save(figure, path)

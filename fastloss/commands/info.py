@@ -29,3 +29,5 @@ def _described(distribution: str) -> str:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:
         return f"{distribution} not installed"
+    except Exception:  # metadata that can't be read
+        return f"{distribution} of unknown version"
