@@ -120,6 +120,7 @@ def test_plot_shares_axes(folder, coarse):
         assert label in text
     assert "this class" in drawn("cross_entropy", "--x", "probability")
     assert "target 0.25" in drawn("bce_with_logits", "--targets", "0.25", "1", "--range", "-2", "5")
+    assert "predicted probability" in drawn("binary_cross_entropy", "--range", "0", "1")
     assert "td_loss, loss = mse" in drawn("td_loss", "--params", "loss=mse")
 
 

@@ -108,7 +108,7 @@ def test_a_name_that_the_output_cannot_express_is_escaped(folder, encoding):
 
 
 @LINUX
-@pytest.mark.parametrize("mistake", ["evaluate mse_loss", "plot mse_loss -o", "plot"])
+@pytest.mark.parametrize("mistake", ["evaluate mse_loss", "plot mse_loss -o", "list"])
 def test_an_error_is_one_line_whatever_a_name_holds(folder, mistake):
     done = shell(f"$F {mistake} $'gone/\\xff\\n\\e[31m' x.npy", PYTHONIOENCODING="ascii:strict")
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)

@@ -235,7 +235,7 @@ def _grid(bounds: tuple[float, float], kinks: Sequence[float]) -> tuple[np.ndarr
     x = np.linspace(low, high, _POINTS)
     # Grid points next to a kink would only blur which of its neighbours is the limit.
     x = x[(np.abs(x[:, None] - inside) > 2 * step).all(1)]
-    x = np.sort(np.concatenate([x, inside - step, inside, inside + step]))
+    x = np.sort(np.concatenate([x, np.maximum(inside - step, low), inside, np.minimum(inside + step, high)]))
     return x, [int(i) for i in np.searchsorted(x, inside)]
 
 
