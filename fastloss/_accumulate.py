@@ -148,7 +148,7 @@ class LossSum:
         if isinstance(params.get("norm"), str):
             raise ValueError(f"norm must be a number, got {params['norm']!r}: no chunk has all targets")
         if len(array_names(self.loss)) == 2:  # the loss itself judges them, over no rows
-            x = np.empty((0, *self._shape[1:]), np.float32)
+            x = np.empty((0, *self._shape[1:]), np.float64)
             distribution = self.loss in LOSSES and self._facts.target == "distribution"
             y = x if distribution else np.empty((0, *entries_shape(self.loss, x.shape)[1:]), np.int64)
             y = np.empty(x.shape, np.int64) if self.loss in _OVERLAPS else y
@@ -161,7 +161,7 @@ class LossSum:
 
     @property
     def _function(self) -> Callable[..., Any]:
-        return getattr(fastloss, _ROOTS.get(self.loss, self.loss))
+        return _run.squared_error if self.loss in _ROOTS else getattr(fastloss, self.loss)
 
     def update(
         self,

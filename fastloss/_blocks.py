@@ -9,6 +9,7 @@ CHUNK = 1024  # elements worked on at a time: inputs and results of a chunk fit 
 LANES = 64  # accumulators of a sum
 NARROW = 64  # up to this many classes, rows are worked on side by side
 SIDE = 64  # that many rows
+SQUARES = 3  # mode of an elementwise loss: as loss alone, but of its squares is the sum
 
 
 def block_rows(classes: int) -> int:

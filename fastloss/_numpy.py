@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from . import reference
+from ._blocks import SQUARES
 from ._how import PROBS
 from .registry import DOMAINS, LOSSES
 
@@ -34,8 +35,8 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
     ----------
     loss : str
         Name of the loss, the same as in `reference`.
-    mode : {0, 1, 2}
-        Loss; loss and gradient; gradient and Hessian.
+    mode : {0, 1, 2, 3}
+        Loss; loss and gradient; gradient and Hessian; as loss, but of the losses' squares is the sum.
     x, y : ndarray, shape (n,)
         Predictions and targets.
     third : ndarray, shape (n,) or (k,), or None
@@ -77,11 +78,12 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
             used = used & valid
         factor = _spread(weight, part, n, 1.0)
         value, slope, curve, *more = function(x[part], targets, **(facts.grouped(params) | named))
-        value = np.where(used, value * factor, 0.0)
+        # Taken in this order, a square is in range wherever the whole product is.
+        value = np.where(used, value * factor * (value if mode == SQUARES else 1.0), 0.0)
         _store_sums(partials, part, _BLOCK, value)
         _store(losses, part, value)
-        _store(grad, part, np.where(used, slope * factor * scale, 0.0))
-        _store(hess, part, np.where(used, (more[0] if more and mode == 1 else curve) * factor * scale, 0.0))
+        _store(grad, part, np.where(used, slope * (factor * scale), 0.0))
+        _store(hess, part, np.where(used, (more[0] if more and mode == 1 else curve) * (factor * scale), 0.0))
     return bad
 
 

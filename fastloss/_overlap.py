@@ -57,7 +57,9 @@ def overlap(
     weight, kept = _validate.sample_weight(sample_weight, shape), _validate.mask(mask, shape)
     readers = {"input": input, "target": target, "sample_weight": sample_weight, "mask": mask}
     buffers = _run.Buffers(x, shape, reduction, grad, out, readers)
-    divisor = _run._divisor(reduction, normalizer, lambda: _run._kept_weight(reduction, weight, kept, groups))
+    weight, divisor = _run.weighing(
+        reduction, normalizer, weight, lambda w: _run._kept_weight(reduction, w, kept, groups)
+    )
     used = np.ones(groups, bool) if mask is None else _run.spread(mask, shape).reshape(-1)
     _validate.check_unit("target", y, np.repeat(used, length), x.shape)
     p, labels = x.astype(np.float64).reshape(groups, length), y.astype(np.float64).reshape(groups, length)

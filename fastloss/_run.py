@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastloss import _dispatch, _memory, _threads, _validate
-from fastloss._blocks import block_rows, blocks_of, exact_sum
+from fastloss._blocks import SQUARES, block_rows, blocks_of, exact_sum
 from fastloss._results import GradHess, LossGrad, TDLossGrad
-from fastloss.registry import Loss
+from fastloss.registry import LOSSES, Loss
 
 
 def count_kept(mask: np.ndarray | None, n: int) -> int:
@@ -35,6 +35,31 @@ def _divisor(reduction: str, normalizer: Any, counted: Callable[[], float]) -> f
     if reduction in ("sum", "none"):
         return 1.0
     return float(counted() if normalizer is None else normalizer)
+
+
+_MODERATE = 2.0**60  # weights whose sum is within this and its inverse, and all that is made of them, stay in range
+
+
+def weighing(
+    reduction: str, normalizer: Any, weight: np.ndarray | None, counted: Callable[[np.ndarray | None], float]
+) -> tuple[np.ndarray | None, float]:
+    """Weights and divisor of a mean; of a weighted one both may be smaller or larger by a power of two."""
+    if reduction != "weighted_mean" or normalizer is not None or weight is None or not weight.size:
+        return weight, _divisor(reduction, normalizer, lambda: counted(weight))
+    with np.errstate(over="ignore", invalid="ignore"):
+        divisor = counted(weight)
+        if divisor == divisor != 0.0 and not 1.0 / _MODERATE < abs(divisor) < _MODERATE:
+            # By the sum, of kept weights alone, unless that has left float64's range.
+            shift = math.frexp(divisor)[1] if math.isfinite(divisor) else _exponent(weight)
+            weight = np.ldexp(weight.astype(np.float64), -shift)
+            divisor = counted(weight)
+    return weight, divisor
+
+
+def _exponent(values: np.ndarray) -> int:
+    """The power of two above the largest finite number, 0 if there is none but 0."""
+    sizes = np.abs(values.astype(np.float64))
+    return int(np.frexp(sizes.max(initial=0.0, where=np.isfinite(sizes)))[1])
 
 
 def _scale(divisor: float) -> float:
@@ -95,17 +120,18 @@ class Buffers:
 
 def elementwise(
     facts: Loss, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend,
-    third=None, want_third=False, factor=1.0,
+    third=None, want_third=False, factor=1.0, squared=False,
 ) -> Any:  # fmt: skip
     """Any elementwise loss.
 
-    With ``want_third`` the gradient by the third array comes last; ``factor`` is one of the gradient alone.
+    With ``want_third`` the gradient by the third array comes last; ``factor`` is one of the gradient alone. What is
+    reduced are losses, or with ``squared`` their squares, without a gradient.
     """
     engine = _dispatch.engine(backend)
     if engine.plain_elementwise:
         plain = engine.plain_elementwise(
             facts, input, target, third, params, sample_weight, mask, reduction, normalizer, factor, grad, want_third,
-            out, n_threads,
+            out, n_threads, squared,
         )  # fmt: skip
         if plain is not None:
             return plain
@@ -113,17 +139,17 @@ def elementwise(
         raise TypeError(f"{facts.third} must be an array, got None")
     _validate.reduction(reduction, normalizer)
     grad = _validate.switch("grad", grad)
-    x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
+    x, y, z, weight, kept = _entries(facts, params, input, target, third, sample_weight, mask)
     readers = {"input": input, "target": target, facts.third: third, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, x.shape, reduction, grad, out, readers)
     third_grad = np.empty(x.shape, x.dtype) if grad and want_third else None
-    divisor = _divisor(reduction, normalizer, lambda: _kept_weight(reduction, weight, kept, x.size))
+    weight, divisor = weighing(reduction, normalizer, weight, lambda w: _kept_weight(reduction, w, kept, x.size))
     if out is not None and np.may_share_memory(out, x):
         _validate.check_domains(facts, x, y, z, kept)  # before the input is overwritten
     partials = np.empty(blocks_of(x.size))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN * facts.grains)
     bad = engine.elementwise(
-        facts.name, int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept,
+        facts.name, SQUARES if squared else int(bool(grad)), x.reshape(-1), y.reshape(-1), z, params, weight, kept,
         factor * _scale(divisor), buffers.flat(buffers.losses), buffers.flat(buffers.grad),
         buffers.flat(third_grad), partials, threads,
     )  # fmt: skip
@@ -136,27 +162,88 @@ def elementwise(
     return (*found, third_grad) if want_third else found
 
 
-def _entries(facts: Loss, input, target, third, sample_weight, mask):
+def _entries(facts: Loss, params, input, target, third, sample_weight, mask):
     """What an elementwise loss reads, checked; the third array flat."""
     x = _validate.floats("input", input)
+    facts.fit(params, x.dtype)
     y = _validate.element_target(target, x)
-    z = None if third is None else _validate.third(facts.third, third, x)
+    z = None if third is None else _validate.third(facts.third, third, x, facts.needs_third)
     return x, y, z, _validate.sample_weight(sample_weight, x.shape), _validate.mask(mask, x.shape)
 
 
-def root_mean_square(
-    facts: Loss, input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
-):
+def squared_error(
+    input, target, *, sample_weight=None, mask=None, reduction="mean", normalizer=None, out=None, grad=False,
+    n_threads=None, backend=None,
+) -> LossGrad:  # fmt: skip
+    """The squared error without a gradient, of squares in float64."""
+    return elementwise(
+        LOSSES["l1_loss"], input, target, (), sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend,
+        squared=True,
+    )  # fmt: skip
+
+
+def root_mean_square(input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend):
     """Root of a mean of squares; its gradient is that of the mean over twice the root, 0 where that is 0."""
     if not isinstance(reduction, str) or reduction not in ("mean", "weighted_mean"):
         raise ValueError(f"reduction must be 'mean' or 'weighted_mean', got {reduction!r}")
-    common = (facts, input, target, (), sample_weight, mask, reduction, normalizer)
-    squares = elementwise(*common, False, None if grad else out, n_threads, backend).loss
+    common = (input, target, (), sample_weight, mask, reduction, normalizer)
+    squares = squared_error(
+        input, target, sample_weight=sample_weight, mask=mask, reduction=reduction, normalizer=normalizer,
+        out=None if grad else out, n_threads=n_threads, backend=backend,
+    ).loss  # fmt: skip
+    moderate = normalizer is None or 1.0 / _MODERATE < normalizer < _MODERATE
+    if squares == squares and not (moderate and 2.0**-600 < squares < 2.0**600):
+        return _scaled_root(*common, grad, out, n_threads, backend)
     root = math.sqrt(squares)
     if not grad:
         return LossGrad(root, None)
-    factor = 0.5 / root if root != 0.0 else 0.0
-    return LossGrad(root, elementwise(*common, True, out, n_threads, backend, factor=factor).grad)
+    factor = 0.5 / root
+    return LossGrad(root, elementwise(LOSSES["mse_loss"], *common, True, out, n_threads, backend, factor=factor).grad)
+
+
+@np.errstate(all="ignore")
+def _scaled_root(
+    input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+) -> LossGrad:
+    """The same where squares, sums or divisors may leave float64's range: residuals and weights times powers of two."""
+    engine, facts = _dispatch.engine(backend), LOSSES["half_squared_error"]
+    x, y, _, weight, kept = _entries(facts, params, input, target, None, sample_weight, mask)
+    readers = {"input": input, "target": target, "sample_weight": sample_weight, "mask": mask}
+    buffers = Buffers(x, x.shape, reduction, bool(grad), out, readers)
+    weight, divisor = weighing(reduction, normalizer, weight, lambda w: _kept_weight(reduction, w, kept, x.size))
+    residuals = np.subtract(x, y, dtype=np.float64) if x.dtype.kind == "f" else x.astype(np.float64) - y
+    residuals = residuals.reshape(-1)
+    if weight is not None:
+        weight = np.repeat(weight.astype(np.float64), x.size // max(1, weight.size))
+    if kept is not None:
+        left = np.repeat(~kept, x.size // max(1, kept.size))
+        residuals[left] = 0.0
+        if weight is not None:
+            weight[left] = 0.0
+    shift, heavy = _exponent(residuals), 0 if weight is None else _exponent(weight)
+    residuals = np.ldexp(residuals, -shift)
+    weight = None if weight is None else np.ldexp(weight, -heavy)
+    partials, slopes = np.empty(blocks_of(x.size)), np.empty(x.size)
+    common, nothing = (residuals, np.zeros(x.size), None, (), weight, kept), (None, None, None)
+    engine.elementwise("l1_loss", SQUARES, *common, 1.0, *nothing, partials, 1)
+    # The mean is square 2^power, its root the root of square 2^(power % 2), times 2^(power // 2).
+    share, below = math.frexp(divisor)
+    power = 2 * shift + heavy - below
+    square = _quotient(exact_sum(partials), share) * 2.0 ** (power % 2)
+    if square < 0.0:
+        mean = float(np.ldexp(square, power - power % 2))
+        raise ValueError(f"sample_weight must not make the mean of squares negative, got a mean of {mean}")
+    root = math.sqrt(square)
+    if buffers.grad is not None:
+        scale = float(np.ldexp(1.0 / (share * root), power - power // 2 - shift)) if root != 0.0 and share else 0.0
+        engine.elementwise(facts.name, 1, *common, scale, None, slopes, None, partials, 1)
+        buffers.grad[...] = slopes.reshape(x.shape)
+    return LossGrad(float(np.ldexp(root, power // 2)), buffers.finish(partials, divisor, "sum")[1])
+
+
+def per_label(name: str | None, value, input, mask, backend) -> np.ndarray:
+    """Positive factors, one per element or per label on the last axis, as the backend takes them."""
+    return _validate.per_label(name, value, input, mask, _dispatch.engine(backend).name != "numpy")
 
 
 def ignoring(target, ignore_index, mask):
@@ -179,7 +266,7 @@ def spread(mask, shape: tuple[int, ...]) -> np.ndarray:
 def grad_hess(facts: Loss, input, target, params, sample_weight, mask, n_threads, backend, third=None) -> GradHess:
     """Per-element derivatives of any elementwise loss."""
     engine = _dispatch.engine(backend)
-    x, y, z, weight, kept = _entries(facts, input, target, third, sample_weight, mask)
+    x, y, z, weight, kept = _entries(facts, params, input, target, third, sample_weight, mask)
     grad, hess = _memory.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     threads = _threads.choose(n_threads, x.size, engine.GRAIN * facts.grains)
     bad = engine.elementwise(
@@ -218,11 +305,17 @@ def rows(
     readers = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
     buffers = Buffers(x, shape, reduction, grad, out, readers)
     # Counts kept rows and checks targets before anything is written.
-    sums, bad = engine.target_weight(
-        t, classes, class_weight if facts.class_weighted_mean else None, ignore,
-        row_weight if reduction == "weighted_mean" else None, kept,
-    )  # fmt: skip
-    divisor = _divisor(reduction, normalizer, lambda: exact_sum(sums))
+    counting, bad = class_weight if facts.class_weighted_mean else None, False
+
+    def counted(weight):
+        nonlocal bad
+        weighted = weight if reduction == "weighted_mean" else None
+        sums, bad = engine.target_weight(t, classes, counting, ignore, weighted, kept)
+        return exact_sum(sums)
+
+    if normalizer is not None or reduction in ("sum", "none"):
+        counted(None)
+    row_weight, divisor = weighing(reduction, normalizer, row_weight, counted)
     partials = np.empty(blocks_of(t.size, block_rows(classes)))
     threads = _threads.choose(n_threads, x.size, engine.GRAIN)
     bad = bad or engine.rows(
@@ -274,7 +367,7 @@ def td_loss(
         "mask": mask,
     }  # fmt: skip
     buffers = Buffers(x, shape, reduction, grad, out, readers)
-    divisor = _divisor(reduction, normalizer, lambda: _kept_weight(reduction, weight, kept, a.size))
+    weight, divisor = weighing(reduction, normalizer, weight, lambda w: _kept_weight(reduction, w, kept, a.size))
     if out is not None and np.may_share_memory(out, x):
         _validate.check_indices("actions", a, count, None, kept, shape)  # before q is overwritten
     td_error = np.empty(shape, x.dtype)

@@ -101,13 +101,21 @@ def run(
     if t is None:
         if out is not None and np.may_share_memory(out, x):
             _check_probabilities(how, name, x, target_name, shares, kept)  # before the input is overwritten
-        divisor = _run._divisor(reduction, normalizer, lambda: _run._kept_weight(reduction, row_weight, kept, n))
+
+        def counted(weight):
+            return _run._kept_weight(reduction, weight, kept, n)
     else:
-        weighted = row_weight if reduction == "weighted_mean" else None
-        sums, bad = engine.target_weight(t, classes, None if by_count else class_weight, ignore, weighted, kept)
-        if bad:
-            _validate.check_indices(target_name, t, classes, ignore, kept, shape)
-        divisor = _run._divisor(reduction, normalizer, lambda: exact_sum(sums))
+
+        def counted(weight):
+            weighted, counting = weight if reduction == "weighted_mean" else None, None if by_count else class_weight
+            sums, bad = engine.target_weight(t, classes, counting, ignore, weighted, kept)
+            if bad:
+                _validate.check_indices(target_name, t, classes, ignore, kept, shape)
+            return exact_sum(sums)
+
+        if normalizer is not None or reduction in ("sum", "none"):
+            counted(None)  # targets are checked all the same, before anything is written
+    row_weight, divisor = _run.weighing(reduction, normalizer, row_weight, counted)
     extras = Extras(np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, np.int64)) if want_extras else None
     partials = np.empty(blocks_of(n, block_rows(classes)))
     bad = engine.softmax(

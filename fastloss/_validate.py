@@ -71,28 +71,49 @@ def element_target(value: Any, x: np.ndarray) -> np.ndarray:
     return _kernel_ready(array)
 
 
-def third(name: str | None, value: Any, x: np.ndarray) -> np.ndarray:
-    """What else differs per element, flat: the input's shape, or that of its last axis, and its dtype."""
+def computed(dtype: np.dtype) -> np.dtype:
+    """The type in which kernels compute with predictions of a dtype."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def third(name: str | None, value: Any, x: np.ndarray, own: bool) -> np.ndarray:
+    """What else differs per element, flat: the input's shape or that of its last axis; an ``own`` argument, and no
+    parameter, has the input's dtype."""
     array = floats(str(name), value)
     if array.shape != x.shape and array.shape != x.shape[-1:]:
         raise ValueError(f"{name} must have input's shape {x.shape} or that of its last axis, got {array.shape}")
-    if array.dtype != x.dtype:
+    if own and array.dtype != x.dtype:
         raise TypeError(f"{name} must have input's dtype {x.dtype}, got {array.dtype}")
     return array.reshape(-1)
 
 
-def per_label(name: str | None, value: Any, input: Any) -> np.ndarray:
-    """Positive factors, one per element or per label on the last axis, in the input's dtype."""
+def per_label(name: str | None, value: Any, input: Any, kept: Any, compiled: bool) -> np.ndarray:
+    """Positive factors, one per element or per label on the last axis, in the type that is computed in.
+
+    Of one per element those are judged that the mask keeps, the others become 1.
+    """
     array, x = plain(str(name), value), plain("input", input)
     if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise TypeError(f"{name} must be a floating or integer type, got {array.dtype}")
-    # Of one value per element the kernels judge those that a mask keeps.
-    wrong = np.argwhere(~(array > 0) | np.isinf(array))
-    if wrong.size and array.shape != x.shape:
-        at = tuple(int(k) for k in wrong[0])
-        place = at[0] if len(at) == 1 else at
-        raise ValueError(f"{name} must be positive and finite, got {array[at]} at index {place}")
-    return array.astype(x.dtype) if is_float(x.dtype) else array
+    if not is_float(x.dtype):
+        return array
+    kind = computed(x.dtype)
+    least, most = np.finfo(kind).tiny, np.finfo(kind).max
+    with np.errstate(all="ignore"):
+        wide = array.astype(np.float64)
+    bad = ~((wide >= least) & (wide <= most))
+    if bad.any():
+        flat = mask(kept, x.shape) if array.shape == x.shape else None
+        counts = bad if flat is None else bad & np.repeat(flat, x.size // max(1, flat.size)).reshape(x.shape)
+        wrong = np.argwhere(counts)
+        if wrong.size:
+            at = tuple(int(k) for k in wrong[0])
+            place, demand = (at[0] if len(at) == 1 else at), "positive and finite"
+            if 0 < wide[at] < np.inf:
+                demand += f", within {kind}'s range"
+            raise ValueError(f"{name} must be {demand}, got {array[at]} at index {place}")
+        wide = np.where(bad, 1.0, wide)
+    return wide.astype(kind) if compiled else wide
 
 
 def indices(name: str, value: Any, shape: tuple[int, ...], whose: str) -> np.ndarray:

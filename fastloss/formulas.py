@@ -6,7 +6,8 @@ argument that is an array, the derivative by it. Flags are 0.0 or 1.0 and compar
 ``_codegen.py`` writes every formula into loops for Cython and Numba; the compilers drop what a call
 does not ask for. As plain Python the formulas also run on ordinary and on mpmath numbers.
 
-Rules: the language of ``primitives.py``; select, never multiply by zero (``0 * inf`` is NaN); order
+Rules: the language of ``primitives.py``, and ``rest(c)``, what is lost when c, made of parameters and literals, is
+rounded to the type of ``x``; select, never multiply by zero (``0 * inf`` is NaN); order
 comparisons so that NaN falls through to a result that is NaN.
 """
 
@@ -61,14 +62,13 @@ __all__ = [
     third="pos_weight",
     third_domain="positive",
     params=(positive("pos_weight", 1.0), unit_interval("label_smoothing", 0.0)),
-    loss_ulp=2.0,
+    loss_ulp=2.5,
     grad_ulp=3.0,
 )
 def binary_cross_entropy_with_logits(x, y, pos_weight, label_smoothing):
-    y = fma(y, 1.0 - label_smoothing, 0.5 * label_smoothing)
-    # Weights of the two terms: u * softplus(x) + v * softplus(-x).
-    u = 1.0 - y
-    v = pos_weight * y
+    # Weights of the two terms: u * softplus(x) + v * softplus(-x). Neither is what the other leaves of 1.
+    u = fma(1.0 - y, 1.0 - label_smoothing, 0.5 * label_smoothing)
+    v = pos_weight * fma(y, 1.0 - label_smoothing, 0.5 * label_smoothing)
     a = abs(x)
     e = exp_neg(a)
     w = u if x > 0.0 else v
@@ -166,14 +166,14 @@ def half_squared_error(x, y):
     target="real",
     params=(derived(positive("norm", 1.0)),),
     kinks=lambda norm: (0.0,),
-    loss_ulp=1.5,
+    loss_ulp=2.0,
     grad_ulp=0.5,
 )
 def nmae_loss(x, y, norm):
     r = x - y
     loss = abs(r) / norm
     step = 1.0 / norm
-    grad = step if r > 0.0 else r
+    grad = step if r > 0.0 else r * step
     grad = -step if r < 0.0 else grad
     # Zero almost everywhere, as that of l1_loss.
     hess = step if r == r else r
@@ -190,13 +190,13 @@ def nmae_loss(x, y, norm):
 )
 def mape_loss(x, y, eps):
     r = x - y
-    size = abs(y)
-    size = size if size > eps else eps
+    far = abs(y) > eps
+    size = abs(y) if far else eps
     a = abs(r)
     # The factor goes where it neither overflows nor multiplies a subnormal ratio.
     near = a < 18446744073709551616.0
     loss = (a * 100.0 if near else a) / size * (1.0 if near else 100.0)
-    step = 100.0 / size
+    step = 100.0 / size if far else 100.0 / eps
     grad = step if r > 0.0 else r
     grad = -step if r < 0.0 else grad
     hess = step if r == r else r
@@ -262,17 +262,19 @@ def poisson_nll_loss(x, y, log_input, full, eps):
     # Beyond 2000 exp(x) is infinite; an infinite x must not meet it.
     c = 2000.0 if x > 2000.0 else x
     e = exp(x)
-    z = x + eps
-    rate = e if log_input > 0.0 else x
-    log_rate = c if log_input > 0.0 else log(z)
+    # A negative rate has no logarithm, and with none there is no loss, also where nothing was counted.
+    z = x + eps if x >= 0.0 else x
+    log_z = log(z)
+    rate = e if log_input > 0.0 else (x if log_z == log_z else log_z)
+    log_rate = c if log_input > 0.0 else log_z
     log_rate = 0.0 if y == 0.0 else log_rate
     # Stirling's approximation of log(y!), for y > 1.
     constant = fma(y + 0.5, log(y), 0.9189385332046727 - y)
     constant = constant if y > 1.0 else 0.0
     loss = fma(-y, log_rate, rate)
     loss = loss + constant if full > 0.0 else loss
-    grad = e - y if log_input > 0.0 else 1.0 - y / z
-    hess = e if log_input > 0.0 else y / z / z
+    grad = e - y if log_input > 0.0 else (1.0 - y / z if log_z == log_z else log_z)
+    hess = e if log_input > 0.0 else (y / z / z if log_z == log_z else log_z)
     return loss, grad, hess
 
 
@@ -294,7 +296,7 @@ def gaussian_nll_loss(x, y, var, full, eps):
     r = x - y
     v = eps if var < eps else var
     w = r / v
-    loss = fma(0.5 * r, w, 0.5 * log(v))
+    loss = fma(0.5 * r, w, 0.5 * log(eps) if var < eps else 0.5 * log(v))
     loss = loss + 0.9189385332046727 if full > 0.0 else loss
     grad = w
     precision = 1.0 / v
@@ -336,9 +338,9 @@ def tweedie_loss(x, y, power):
     q = 2.0 - power
     a = p * x
     b = q * x
-    s = exp_times(a, fma(p, x, -a), y)
+    s = exp_times(a, fma(p, x, -a) + rest(p) * x, y)
     s = 0.0 if y == 0.0 else s
-    t = exp_sum(b, fma(q, x, -b))
+    t = exp_sum(b, fma(q, x, -b) + rest(q) * x)
     loss = t / q - s / p
     grad = t - s
     hess = fma(q, t, -(p * s))
@@ -500,7 +502,7 @@ def sigmoid_focal_loss(x, y, alpha, gamma):
     b = t - h
     low = (h - (t - b)) + (log_e - b)
     m = gamma * t
-    power = exp_sum(-m, -fma(gamma, low, fma(gamma, t, -m)))
+    power = exp_sum(-m, -fma(gamma, low, fma(gamma, t, -m)) - rest(gamma) * t)
     u = w * power
     loss = u * cost
     share = 0.0 if p == 0.0 else p * cost

@@ -144,7 +144,8 @@ def poisson_nll_loss(x, y, log_input=True, full=False, eps=1e-8):
         loss = np.where(rate == np.inf, np.inf, rate - _times(y, x))
         grad, hess = rate - y, rate
     else:
-        loss, grad, hess = x - np.where(y == 0, 0.0, y * np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
+        x = np.where(x >= 0, x, np.nan)  # there is no negative rate
+        loss, grad, hess = x - np.where(y == 0, 0 * y, y * np.log(x + eps)), 1 - y / (x + eps), y / (x + eps) ** 2
     if full:
         large = np.where(y > 1, y, 1.0)
         loss = loss + np.where(y > 1, large * np.log(large) - large + 0.5 * np.log(2 * np.pi * large), 0.0)

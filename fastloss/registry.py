@@ -105,17 +105,18 @@ class Param:
         return number
 
 
-# Kernels compute in the type of their input, so a parameter must survive as a float32.
-_SMALLEST, _LARGEST = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
+# Normal numbers: kernels divide by parameters. Beside predictions that are computed with in float32, Loss.fit() asks
+# for that type's.
+_SMALLEST, _LARGEST = 2.0**-1022, (2.0 - 2.0**-52) * 2.0**1023
+_SMALLEST_F32, _LARGEST_F32 = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
 
 
 def positive(name: str, default: float) -> Param:
-    return Param(name, default, lambda v: _SMALLEST <= v <= _LARGEST, "positive and finite, within float32's range")
+    return Param(name, default, lambda v: _SMALLEST <= v <= _LARGEST, "positive and finite")
 
 
 def non_negative(name: str, default: float) -> Param:
-    domain = "non-negative and finite, within float32's range"
-    return Param(name, default, lambda v: v == 0.0 or _SMALLEST <= v <= _LARGEST, domain)
+    return Param(name, default, lambda v: v == 0.0 or _SMALLEST <= v <= _LARGEST, "non-negative and finite")
 
 
 def unit_interval(name: str, default: float) -> Param:
@@ -123,12 +124,12 @@ def unit_interval(name: str, default: float) -> Param:
 
 
 def finite(name: str, default: float) -> Param:
-    return Param(name, default, lambda v: abs(v) <= _LARGEST, "finite, within float32's range")
+    return Param(name, default, lambda v: abs(v) <= _LARGEST, "finite")
 
 
 def between(name: str, default: float, low: float, high: float) -> Param:
-    least = low + 2.0**-23 if low else _SMALLEST
-    return Param(name, default, lambda v: least <= v <= high - 2.0**-23, f"above {low:g} and below {high:g}")
+    least = max(low, _SMALLEST)
+    return Param(name, default, lambda v: low < v < high and v >= least, f"above {low:g} and below {high:g}")
 
 
 def up_to(name: str, default: float, most: float) -> Param:
@@ -265,7 +266,17 @@ class Loss:
         numbers: tuple[float, ...] = ()
         for param, value in zip(self.params, values, strict=True):
             numbers += param(value)
+        if self.kind != "elementwise":
+            self.fit(numbers, np.dtype(np.float32))
         return numbers
+
+    def fit(self, numbers: tuple[float, ...], dtype: np.dtype) -> None:
+        """Raise if numbers that have been checked leave the range of the type that predictions are computed with in."""
+        if dtype == np.float64:
+            return
+        for name, number in zip(self.names, numbers, strict=True):
+            if not (number == 0.0 or _SMALLEST_F32 <= abs(number) <= _LARGEST_F32 or number != number):
+                raise ValueError(f"{name} must lie within float32's range beside {dtype} input, got {number!r}")
 
     @cached_property
     def _checked(self) -> dict[tuple, tuple[float, ...]]:

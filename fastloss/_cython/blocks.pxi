@@ -208,27 +208,21 @@ cdef const uint8_t* load_mask(const Entries* e, Py_ssize_t start, uint8_t* room,
     return room
 
 
-cdef const real* weights_in_place(const Entries* e, Py_ssize_t start, real* room, Py_ssize_t n) noexcept nogil:
-    # Weights of entries start to start + n, where they are if that will do.
-    if e.weight_run == 1 and is_native(e.weight_code, room):
-        return <const real*>e.weight + start
-    load_weights(e, start, room, n)
-    return room
+cdef inline bint is_moderate(double scale) noexcept nogil:
+    # Whether float32 gradients can be scaled by it as the sum of two float32: neither it nor its rest is subnormal.
+    return 8.27180612553028e-25 <= abs_f64(scale) <= 1.2089258196146292e24  # 2^-80, 2^80
 
 
-cdef void multiply(real* values, real* more, const real* weights, Py_ssize_t n) noexcept nogil:
-    # Weigh one array of results, or two in one pass.
+ctypedef fused weight_real:
+    float
+    double
+
+
+cdef void weigh(real* values, const weight_real* weights, double scale, Py_ssize_t n) noexcept nogil:
+    # Multiply results by weights and a common factor, in double, rounding once.
     cdef Py_ssize_t i
-    cdef real a, b
-    if more == NULL:
-        for i in range(n):
-            values[i] = values[i] * weights[i]
-    else:
-        for i in range(n):
-            a = values[i] * weights[i]
-            b = more[i] * weights[i]
-            values[i] = a
-            more[i] = b
+    for i in range(n):
+        values[i] = <real>(<double>values[i] * (<double>weights[i] * scale))
 
 
 cdef inline real if_kept(real v, uint8_t kept) noexcept nogil:
@@ -270,26 +264,59 @@ cdef void add_lanes(double* lanes, const real* values, Py_ssize_t n) noexcept no
         lanes[j] = lanes[j] + <double>values[rows * LANES + j]
 
 
-cdef inline double weighed(real v, real w) noexcept nogil:
-    return <double>(v * w)
+cdef const double* kept_weights(const Entries* e, Py_ssize_t start, const uint8_t* mask, double* room, Py_ssize_t n) noexcept nogil:
+    # Weights of entries start to start + n, where they are if that will do; 1 where there are none, 0 where masked.
+    cdef Py_ssize_t i
+    cdef const double* w = room
+    if e.weight == NULL:
+        for i in range(n):
+            room[i] = 1.0
+    elif e.weight_run == 1 and e.weight_code == F64:
+        w = <const double*>e.weight + start
+    else:
+        load_weights(e, start, room, n)
+    if mask == NULL:
+        return w
+    for i in range(n):
+        room[i] = if_kept(w[i], mask[i])
+    return room
 
 
-cdef void add_weighed(double* lanes, const real* values, const real* weights, Py_ssize_t n) noexcept nogil:
-    # multiply() and add_lanes() in one, where the products are not needed themselves.
-    cdef Py_ssize_t i, j, quads = n // (4 * LANES), rows = n // LANES
-    cdef const real* v
-    cdef const real* w
-    for i in range(quads):
-        v = values + i * 4 * LANES
-        w = weights + i * 4 * LANES
+cdef void add_weighed(double* lanes, const real* values, const weight_real* weights, Py_ssize_t n) noexcept nogil:
+    # add_lanes() of products, which are not rounded to the values' type.
+    cdef Py_ssize_t i, j
+    for i in range(n // LANES):
         for j in range(LANES):
-            lanes[j] = (((lanes[j] + weighed(v[j], w[j])) + weighed(v[LANES + j], w[LANES + j]))
-                        + weighed(v[2 * LANES + j], w[2 * LANES + j])) + weighed(v[3 * LANES + j], w[3 * LANES + j])
-    for i in range(4 * quads, rows):
+            lanes[j] = lanes[j] + <double>values[i * LANES + j] * <double>weights[i * LANES + j]
+    i = n // LANES * LANES
+    for j in range(n - i):
+        lanes[j] = lanes[j] + <double>values[i + j] * <double>weights[i + j]
+
+
+cdef void add_and_weigh(double* lanes, const real* values, real* grads, const weight_real* weights, double scale, Py_ssize_t n) noexcept nogil:
+    # add_weighed() and weigh() in one pass.
+    cdef Py_ssize_t i, j
+    cdef double w
+    for i in range(n // LANES):
         for j in range(LANES):
-            lanes[j] = lanes[j] + weighed(values[i * LANES + j], weights[i * LANES + j])
-    for j in range(n - rows * LANES):
-        lanes[j] = lanes[j] + weighed(values[rows * LANES + j], weights[rows * LANES + j])
+            w = <double>weights[i * LANES + j]
+            lanes[j] = lanes[j] + <double>values[i * LANES + j] * w
+            grads[i * LANES + j] = <real>(<double>grads[i * LANES + j] * (w * scale))
+    i = n // LANES * LANES
+    for j in range(n - i):
+        w = <double>weights[i + j]
+        lanes[j] = lanes[j] + <double>values[i + j] * w
+        grads[i + j] = <real>(<double>grads[i + j] * (w * scale))
+
+
+cdef void add_squares(double* lanes, const real* values, const double* weights, Py_ssize_t n) noexcept nogil:
+    # add_weighed() of squares; weights may be NULL. Taken in this order, a product is in range wherever the whole is.
+    cdef Py_ssize_t i, j
+    cdef double v
+    for i in range((n + LANES - 1) // LANES):
+        for j in range(min(n - i * LANES, LANES)):
+            v = values[i * LANES + j]
+            lanes[j] = lanes[j] + (v if weights == NULL else v * weights[i * LANES + j]) * v
 
 
 cdef void clear_lanes(double* lanes) noexcept nogil:

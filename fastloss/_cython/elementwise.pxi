@@ -4,7 +4,7 @@ cdef enum:
     MAX_PARAMS = 8
     STEP = 512      # elements that are worked on at a time, of 4 bytes: the sum of a short piece overlaps the next one
 
-ctypedef bint (*LoopF32)(const float*, const float*, const float*, const double*, float, float*, float*, float*, Py_ssize_t) noexcept nogil
+ctypedef bint (*LoopF32)(const float*, const float*, const float*, const double*, double, float*, float*, float*, Py_ssize_t) noexcept nogil
 ctypedef bint (*LoopF64)(const double*, const double*, const double*, const double*, double, double*, double*, double*, Py_ssize_t) noexcept nogil
 
 
@@ -13,7 +13,8 @@ cdef struct ElementwiseJob:
     const void* x
     const void* y
     Code y_code
-    const void* third       # NULL or what else differs per element, of x's dtype
+    const void* third       # NULL or what else differs per element
+    Code third_code
     Py_ssize_t period       # of its values, which are repeated
     double params[MAX_PARAMS]
     void* grad
@@ -21,10 +22,11 @@ cdef struct ElementwiseJob:
     int domains[3]          # of x, y and third, as in registry.DOMAINS
     int loss
     int mode                # as in _codegen.MODES
+    bint squared            # whether the sums are of the losses' squares
 
 
 cdef inline bint run_loop(int loss, int mode, const real* x, const real* y, const real* z, const double* params,
-                          real scale, real* losses, real* grads, real* hessians, Py_ssize_t n) noexcept nogil:
+                          double scale, real* losses, real* grads, real* hessians, Py_ssize_t n) noexcept nogil:
     # Returns whether values may be outside their domain.
     if real is float:
         return (<LoopF32>_loops[loss][0][mode])(x, y, z, params, scale, losses, grads, hessians, n)
@@ -99,12 +101,12 @@ cdef const real* load_third(const ElementwiseJob* job, Py_ssize_t start, real* r
     cdef Py_ssize_t i = 0, k, run
     if job.third == NULL:
         return NULL
-    if job.period == job.entries.n and is_native(job.entries.code, room):
+    if job.period == job.entries.n and is_native(job.third_code, room):
         return <const real*>job.third + start
     while i < n:
         k = (start + i) % job.period
         run = min(n - i, job.period - k)
-        load(job.entries.code, job.third, k, room + i, run)
+        load(job.third_code, job.third, k, room + i, run)
         i += run
     return room
 
@@ -131,9 +133,59 @@ cdef bint values_outside(const ElementwiseJob* job, Py_ssize_t start, Py_ssize_t
     return False
 
 
+cdef inline bint large_integers(const ElementwiseJob* job, const float* targets, Py_ssize_t n) noexcept nogil:
+    # Whether targets are integers that may be more than a float32 holds.
+    cdef Py_ssize_t i
+    cdef uint32_t k = 0
+    if job.y_code != I32 and job.y_code != I64 and job.y_code != U32 and job.y_code != U64:
+        return False
+    if 1 <= job.domains[1] <= 3:
+        return False
+    for i in range(n):
+        k = max(k, bits_f32(targets[i]) & <uint32_t>0x7FFFFFFF)
+    return k >= bits_f32(<float>16777216.0)
+
+
+cdef void exact_targets(const ElementwiseJob* job, Py_ssize_t start, const float* x, const float* y, const float* z,
+                        double scale, float* losses, float* grads, float* hessians, Py_ssize_t n) noexcept nogil:
+    # What depends on targets that a float32 does not hold, computed once more in float64, each element for itself.
+    cdef Py_ssize_t i, count = 0
+    cdef Py_ssize_t places[STEP]
+    cdef double xs[STEP]
+    cdef double ys[STEP]
+    cdef double zs[STEP]
+    cdef double ls[STEP]
+    cdef double gs[STEP]
+    cdef double hs[STEP]
+    cdef double exact
+    load(job.y_code, job.y, start, hs, n)
+    for i in range(n):
+        exact = hs[i]
+        if exact != y[i]:
+            places[count] = i
+            xs[count] = x[i]
+            ys[count] = exact
+            zs[count] = z[i] if z != NULL else 0.0
+            count += 1
+    if count == 0:
+        return
+    run_loop(job.loss, job.mode, xs, ys, zs, job.params, scale, ls, gs, hs, count)
+    for i in range(count):
+        losses[places[i]] = <float>ls[i]
+        if job.mode != 0:
+            grads[places[i]] = <float>gs[i]
+        if job.hess != NULL:
+            hessians[places[i]] = <float>hs[i]
+
+
 cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssize_t last, const real* _) noexcept nogil:
     cdef const Entries* e = &job.entries
     cdef Py_ssize_t block, start, stop, n, head = 0, piece = STEP if real is float else STEP // 2
+    # Factors of gradients are applied in double where they differ per element or leave float32's range.
+    cdef bint apart = e.weight != NULL or not is_moderate(e.scale)
+    cdef double scale = 1.0 if apart else e.scale
+    cdef bint narrow = (e.weight != NULL and e.weight_code == F32 and e.weight_run == 1 and e.mask == NULL
+                        and e.losses == NULL and job.hess == NULL and not job.squared)
     cdef bint native = is_native(e.code, _), bad = False
     cdef real x_room[STEP]
     cdef real y_room[STEP]
@@ -141,13 +193,14 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef real losses[STEP]
     cdef real g_room[STEP]
     cdef real h_room[STEP]
+    cdef double w_room[STEP]
     cdef uint8_t mask_room[STEP]
     cdef double lanes[LANES]
     cdef double* into
     cdef const real* x
     cdef const real* y
     cdef const real* z
-    cdef const real* w
+    cdef const double* w = NULL
     cdef real* g
     cdef real* h
     cdef const uint8_t* mask = NULL
@@ -176,30 +229,47 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
             z = load_third(job, start, z_room, n)
             fetch_entries(e, start, n)
             # Afterwards, when the values are in the cache: the loop has time to wait for them, these checks have not.
-            if run_loop(job.loss, job.mode, x, y, z, job.params, <real>e.scale, losses, g, h, n):
+            if run_loop(job.loss, job.mode, x, y, z, job.params, scale, losses, g, h, n):
                 bad |= outside(job.domains[1], y, mask, n, True)
                 bad |= outside(job.domains[0], x, mask, n, False)
                 if z != NULL:
                     bad |= outside(job.domains[2], z, mask, n, False)
+            if real is float:
+                if large_integers(job, y, n):
+                    exact_targets(job, start, x, y, z, scale, losses, g, h, n)
+            if mask != NULL:
+                select(losses, g if job.mode != 0 else NULL, mask, n)
+                if job.hess != NULL:
+                    select(h, NULL, mask, n)
             into = lanes + (LANES - head if n == head else 0)
-            if e.weight != NULL and mask == NULL and e.losses == NULL and job.hess == NULL:
-                w = weights_in_place(e, start, x_room, n)
-                if job.mode != 0:
-                    multiply(g, NULL, w, n)
-                add_weighed(into, losses, w, n)
+            if narrow:
+                # The usual case of what follows, without a copy of the weights.
+                if job.mode == 0:
+                    add_weighed(into, losses, <const float*>e.weight + start, n)
+                else:
+                    add_and_weigh(into, losses, g, <const float*>e.weight + start, e.scale, n)
             else:
-                if e.weight != NULL:
-                    w = weights_in_place(e, start, x_room, n)
-                    multiply(losses, g if job.mode != 0 else NULL, w, n)
-                    if job.hess != NULL:
-                        multiply(h, NULL, w, n)
-                if mask != NULL:
-                    select(losses, g if job.mode != 0 else NULL, mask, n)
-                    if job.hess != NULL:
-                        select(h, NULL, mask, n)
-                if job.mode != 2:
-                    add_lanes(into, losses, n)
+                if apart:
+                    w = kept_weights(e, start, mask, w_room, n)
+                if job.squared:
+                    add_squares(into, losses, w, n)
+                elif job.mode == 0:
+                    if e.weight != NULL:
+                        add_weighed(into, losses, w, n)
+                    else:
+                        add_lanes(into, losses, n)
+                elif job.mode == 1:
+                    if apart:
+                        add_and_weigh(into, losses, g, w, e.scale, n)
+                    else:
+                        add_lanes(into, losses, n)
+                elif apart:
+                    weigh(g, w, e.scale, n)
+                if apart and job.hess != NULL:
+                    weigh(h, w, e.scale, n)
             if e.losses != NULL:
+                if e.weight != NULL:
+                    weigh(losses, w, 1.0, n)
                 store(e.code, losses, e.losses, start, n)
             if not native and job.mode != 0:
                 store(e.code, g, job.grad, start, n)

@@ -58,6 +58,9 @@ cdef enum:
     NARROW = 64     # up to this many classes, rows are worked on side by side
     SPAN = 1 << 20  # elements that are worked on without a look at pending signals
 
+cdef enum:
+    SQUARES = 3     # mode of an elementwise loss: as loss alone, but of its squares is the sum
+
 cdef enum Code:     # dtype of an array whose elements are converted chunk by chunk
     F16, BF16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64
 
@@ -74,6 +77,18 @@ cdef struct Entries:
     void* losses            # NULL or the weighted loss of each entry
     Code code               # dtype of input, losses and gradients
     double* partials
+
+
+cdef inline float toward_zero(double v) noexcept nogil:
+    # The float32 next to it that is not larger.
+    cdef float rounded = <float>v
+    return from_bits_f32(bits_f32(rounded) - <uint32_t>(abs_f64(rounded) > abs_f64(v)))
+
+
+cdef inline float rest_of(double v, float part) noexcept nogil:
+    # What a float32 leaves of v, of v's sign and never 0: infinity times it shall not be NaN.
+    cdef float rest = <float>(v - part)
+    return rest if rest != 0.0 else part * <float>9.094947017729282e-13
 
 
 ctypedef bint (*Kernel)(const void* job, Py_ssize_t first, Py_ssize_t last) noexcept nogil
@@ -150,6 +165,7 @@ cdef ElementwiseJob elementwise_job(tuple codes, cnp.ndarray x, cnp.ndarray y, c
     job.y = data_of(y)
     job.y_code = code_of(y)
     job.third = data_of(third)
+    job.third_code = job.entries.code if third is None else code_of(third)
     job.period = 0 if third is None else cnp.PyArray_SIZE(third)
     fill(job.params, params)
     job.loss = codes[0] if third is None else codes[1]
@@ -208,7 +224,8 @@ def elementwise(tuple codes, int mode, cnp.ndarray x not None, cnp.ndarray y not
         entries_of(x, cnp.PyArray_SIZE(x), weight, mask, scale, losses, partials))
     job.grad = data_of(grad)
     job.hess = data_of(hess)
-    job.mode = mode
+    job.mode = 0 if mode == SQUARES else mode
+    job.squared = mode == SQUARES
     cdef Kernel kernel = elementwise_blocks_f64 if job.entries.code == F64 else elementwise_blocks_f32
     return launch(kernel, &job, sizeof(job), cnp.PyArray_SIZE(partials), BLOCK, threads)
 

@@ -179,9 +179,19 @@ cdef Py_ssize_t kept_rows(const RowJob* job) except? -1:
     return kept if found >= 0 else -1
 
 
+cdef bint fit_f32(const double* params, Py_ssize_t n) noexcept:
+    # Whether parameters are in the range that Loss.fit() asks for.
+    cdef Py_ssize_t i
+    for i in range(n):
+        if not (params[i] == 0.0 or params[i] != params[i]
+                or 1.1754943508222875e-38 <= abs_f64(params[i]) <= 3.4028234663852886e38):
+            return False
+    return True
+
+
 def plain_elementwise(object facts, object x, object y, object third, tuple params, object weight, object mask,
                       object reduction, object normalizer, double factor, object grad, bint want_third, object out,
-                      object n_threads):
+                      object n_threads, bint squared):
     cdef tuple codes = facts.codes
     if not plain_options(reduction, normalizer, grad) or (third is None and <int>codes[0] < 0):
         return None
@@ -209,6 +219,9 @@ def plain_elementwise(object facts, object x, object y, object third, tuple para
     job.grad = data_of(gradient)
     job.hess = data_of(third_grad)
     job.mode = 1 if want_grad else 0
+    job.squared = squared
+    if job.entries.code == F32 and not fit_f32(job.params, len(params)):
+        return None
     if job.grad == job.x:
         # The kernel checks values while it writes the gradient, too late for an input that is overwritten.
         if not all_inside(&job):

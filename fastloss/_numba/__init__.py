@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, block_rows, blocks_of
+from fastloss._blocks import BLOCK, CHUNK, LANES, NARROW, SQUARES, block_rows, blocks_of
 from fastloss._numba import elementwise as elements
 from fastloss._numba import (
     elementwise_generated,
@@ -117,16 +117,32 @@ def elementwise(loss, mode, x, y, third, params, weight, mask, scale, losses, gr
     if y.dtype in (HALF, BFLOAT):
         y = y.astype(dtype)  # integers that would be taken for half precision
     plain, by_third, *domains, _ = facts.codes
+    index, form = plain if third is None else by_third, 0 if mode == SQUARES else mode
     none = _readable(np.empty(0, x.dtype))
     outputs = [none if a is None else _readable(a) for a in (losses, grad, hess)]
     in_place = grad is not None and np.may_share_memory(grad, x)
-    arguments = (
-        _loop(plain if third is None else by_third, mode, suffix), mode,
-        (domains[0], domains[1], domains[2] if third is not None else 0), _readable(x), _readable(y),
-        none if third is None else _readable(third), np.array(params, np.float64), *_entries(weight, mask), scale,
-        *outputs, in_place,
-    )  # fmt: skip
-    return _run(elements.elementwise_blocks, arguments, partials, BLOCK, threads, dtype, elements.ROOM)
+
+    def run(exact):
+        arguments = (
+            _loop(index, form, suffix), exact, mode, (domains[0], domains[1], domains[2] if third is not None else 0),
+            _readable(x), _readable(y), none if third is None else _readable(third), np.array(params, np.float64),
+            *_entries(weight, mask), float(scale), *outputs, in_place,
+        )  # fmt: skip
+        return _run(elements.elementwise_blocks, arguments, partials, BLOCK, threads, dtype, elements.ROOM)
+
+    # The loop in float64 is compiled only if there are targets that need it: kernels say so, but not before an input is
+    # overwritten.
+    if in_place and _are_large(y, x):
+        return run(_loop(index, form, "f64"))
+    bad = run(0)
+    return run(_loop(index, form, "f64")) if bad and _are_large(y, x) else bad
+
+
+def _are_large(y, x):
+    """Whether targets are integers that a float32 may not hold, beside predictions that are computed with in one."""
+    if y.dtype.kind not in "iu" or y.itemsize < 4 or x.dtype == np.float64 or y.size == 0:
+        return False
+    return y.max() >= 2**24 or y.min() <= -(2**24)
 
 
 def _targets(target):

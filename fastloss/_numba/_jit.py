@@ -18,7 +18,7 @@ from numba.extending import intrinsic, overload
 
 __all__ = [
     "apart", "bare", "bits", "by_type", "describe_cache", "f32", "f64", "fetcher", "fma", "from_bits", "inline",
-    "kernel", "loop", "native", "ptr", "run_loop", "u32", "u64", "uncounted",
+    "kernel", "loop", "native", "ptr", "rest_of", "run_loop", "toward_zero", "u32", "u64", "uncounted",
 ]  # fmt: skip
 
 if numba.config.DISABLE_JIT:
@@ -132,7 +132,7 @@ class loop:
             # Threads may be here at once, each with its own dispatcher. No lock: a child forked meanwhile would hang.
             real = types.float32 if self.function.__name__.endswith("f32") else types.float64
             array, params = types.CPointer(real), types.CPointer(types.float64)
-            arguments = (array, array, array, params, real, array, array, array, types.intp)
+            arguments = (array, array, array, params, types.float64, array, array, array, types.intp)
             dispatcher = kernel(self.function)
             dispatcher.compile(types.boolean(*arguments))
             self.dispatchers.append(dispatcher)
@@ -297,3 +297,17 @@ def from_bits(typingctx, k):
         return builder.bitcast(arguments[0], ir.FloatType() if k.bitwidth == 32 else ir.DoubleType())
 
     return _FLOAT[k](k), generate
+
+
+@inline
+def toward_zero(v):
+    """The float32 next to it that is not larger."""
+    rounded = f32(v)
+    return from_bits(u32(bits(rounded) - u32(abs(f64(rounded)) > abs(v))))
+
+
+@inline
+def rest_of(v, part):
+    """What a float32 leaves of v, of v's sign and never 0: infinity times it shall not be NaN."""
+    rest = f32(v - part)
+    return rest if rest != f32(0.0) else part * f32(9.094947017729282e-13)

@@ -9,8 +9,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from fastloss._blocks import BLOCK, CHUNK, LANES
-from fastloss._numba._jit import bits, by_type, f32, from_bits, inline, ptr, u32, u64
+from fastloss._blocks import BLOCK, CHUNK, LANES, SQUARES
+from fastloss._numba._jit import bits, by_type, f32, f64, from_bits, inline, ptr, u32, u64
 
 # float16 and bfloat16, which Numba does not know on the CPU, travel as integers that no kernel gets otherwise. Not as
 # records: Numba names compiled functions after those by a number that differs between processes.
@@ -167,29 +167,6 @@ def load_weights(weight, n, start, room):
         i = end
 
 
-def weights_of(weight, n, start, room):
-    """Weights of a chunk, where they are if that will do."""
-
-
-@overload(weights_of)
-def _weights_of(weight, n, start, room):
-    if weight.dtype == room.dtype:
-
-        def in_place(weight, n, start, room):
-            if weight.size == n:
-                return weight[start : start + room.size]
-            load_weights(weight, n, start, room)
-            return room
-
-        return in_place
-
-    def converted(weight, n, start, room):
-        load_weights(weight, n, start, room)
-        return room
-
-    return converted
-
-
 @inline
 def load_mask(mask, n, start, room):
     run = n // mask.size
@@ -207,9 +184,28 @@ def load_mask(mask, n, start, room):
 
 
 @inline
-def multiply(values, weights):
+def kept_weights(weight, n, start, mask, room):
+    """Weights of a chunk in float64: 1 where there are none, 0 where masked."""
+    if weight.size == 0:
+        for i in range(room.size):
+            room[i] = 1.0
+    else:
+        load_weights(weight, n, start, room)
+    if mask.size > 0:
+        select(room, mask)
+
+
+@inline
+def is_moderate(scale):
+    """Whether float32 gradients can be scaled by it as the sum of two float32: neither it nor its rest is subnormal."""
+    return 8.27180612553028e-25 <= abs(scale) <= 1.2089258196146292e24  # 2^-80, 2^80
+
+
+@inline
+def weigh(values, weights, scale):
+    """Multiply results by weights and a common factor, in double, rounding once."""
     for i in range(values.size):
-        values[i] = values[i] * weights[i]
+        values[i] = values[i] * (weights[i] * scale)
 
 
 @inline
@@ -309,6 +305,34 @@ def add_lanes(lanes, values, n):
 
 
 @inline
+def add_weighed(lanes, values, weights, n):
+    """add_lanes() of products, which are not rounded to the values' type."""
+    for start in range(0, n, LANES):
+        v, w = ptr(values, start), ptr(weights, start)
+        for j in range(min(n - start, LANES)):
+            lanes[j] += v[j] * w[j]
+
+
+@inline
+def add_and_weigh(lanes, values, grads, weights, scale, n):
+    """add_weighed() and weigh() in one pass."""
+    for start in range(0, n, LANES):
+        v, w, part = ptr(values, start), ptr(weights, start), grads[start : start + LANES]
+        for j in range(part.size):
+            lanes[j] += v[j] * w[j]
+            part[j] = part[j] * (w[j] * scale)
+
+
+@inline
+def add_squares(lanes, values, weights, n):
+    """add_weighed() of squares. Taken in this order, a product is in range wherever the whole is."""
+    for start in range(0, n, LANES):
+        v, w = ptr(values, start), ptr(weights, start)
+        for j in range(min(n - start, LANES)):
+            lanes[j] += (f64(v[j]) * w[j]) * f64(v[j])
+
+
+@inline
 def total(lanes):
     """Sum of the lanes by halving."""
     for j in range(LANES // 8):
@@ -325,24 +349,32 @@ def chunk_bounds(block, chunk, n):
 
 
 @inline
-def finish_chunk(ls, gs, hs, weight, mask, losses, grads, hessians, work, flags, lanes, n, start, mode):
-    """Weights, mask, sum and stores of a chunk of results."""
-    if weight.size > 0:
-        room = weights_of(weight, n, start, work[: ls.size])
-        multiply(ls, room)
-        if grads.size > 0:
-            multiply(gs, room)
-        if hessians.size > 0:
-            multiply(hs, room)
+def finish_chunk(ls, gs, hs, weight, mask, scale, losses, grads, hessians, room, flags, lanes, n, start, mode):
+    """Mask, weights and scale, sum and stores of a chunk of results; room for its weights, or an empty one."""
     if mask.size > 0:
         select(ls, flags)
         if grads.size > 0:
             select(gs, flags)
         if hessians.size > 0:
             select(hs, flags)
-    if mode != 2:
+    apart = room.size > 0
+    if apart:
+        kept_weights(weight, n, start, flags, room)
+    if mode == SQUARES:
+        add_squares(lanes, ls, room, ls.size)
+    elif mode == 1 and apart:
+        add_and_weigh(lanes, ls, gs, room, scale, ls.size)
+    elif mode == 0 and weight.size > 0:
+        add_weighed(lanes, ls, room, ls.size)
+    elif mode != 2:
         add_lanes(lanes, ls, ls.size)
+    elif apart:
+        weigh(gs, room, scale)
+    if apart and hessians.size > 0:
+        weigh(hs, room, scale)
     if losses.size > 0:
+        if weight.size > 0:
+            weigh(ls, room, 1.0)
         store(ls, losses, start)
     if grads.size > 0:
         store_converted(gs, grads, start)

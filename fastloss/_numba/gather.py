@@ -111,7 +111,7 @@ def td_blocks(
     n = actions.size
     rows = max(1, BLOCK // count)
     gamma, scale = np.float64(gamma), np.float64(scale)
-    zero, one = work.dtype.type(0.0), work.dtype.type(1.0)
+    zero, one = work.dtype.type(0.0), np.float64(1.0)
     lanes, chosen_room, doubles = lanes[:LANES], lanes[LANES : LANES + SIDE].view(np.int64), lanes[LANES + SIDE :]
     side, room = work[: 7 * SIDE], work[7 * SIDE :]
     for block in range(first, last):

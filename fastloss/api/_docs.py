@@ -17,7 +17,7 @@ _PARTS = {
             Logits: float16, bfloat16, float32 or float64, any strides. A non-contiguous array costs a copy.""",
     "{target}": """
         target : array_like, shape of ``input``
-            Targets: ``input``'s dtype, bool or any integer type.""",
+            Targets: ``input``'s dtype, bool or any integer type; integers up to 2^53 are not rounded.""",
     "{labels}": """
         target : array_like, shape of ``input``
             0 or 1: ``input``'s dtype, bool or any integer type.""",
@@ -26,14 +26,15 @@ _PARTS = {
             -1 or 1, or 0 or 1 (what is above 0 is the positive class): ``input``'s dtype, bool or any integer type.""",
     "{common}": """
         sample_weight : array_like of float or int, optional
-            Factor of each element's loss and gradient. Its shape is the loss's, or the loss's leading dimensions
-            (one value per sample).
+            Factor of each element's loss and gradient, carried in float64. Its shape is the loss's, or the loss's
+            leading dimensions (one value per sample).
         mask : array_like of bool, optional
             True keeps an element. A masked element contributes exactly 0, whatever it holds. Shape as
             ``sample_weight``.
         reduction : {"mean", "sum", "none", "weighted_mean"}, default "mean"
             ``"mean"`` divides by the number of kept elements, ``"weighted_mean"`` by the sum of their weights,
-            ``"none"`` returns each element's loss and its own gradient. A mean over nothing is NaN, its gradient 0.
+            whose scale does not matter, ``"none"`` returns each element's loss and its own gradient. A mean over
+            nothing is NaN, its gradient 0.
         normalizer : float, optional
             Replaces the divisor of a mean (gradient accumulation over micro-batches).
         grad : bool, default True
@@ -93,7 +94,8 @@ _PARTS = {
             For a wrong dtype or type.
         ValueError
             For a wrong shape, parameter or option, or a value outside its domain; the message names the argument (and
-            the first bad index).""",
+            the first bad index). Parameters must lie within float64's normal range, within float32's unless ``input``
+            is float64.""",
 }
 _TEXTS = {name: inspect.cleandoc(text) for name, text in _PARTS.items()}
 

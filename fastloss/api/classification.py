@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss import _run, _soft, _validate
+from fastloss import _run, _soft
 from fastloss._results import LossGrad
 from fastloss._types import Reduction
 from fastloss.registry import LOSSES
@@ -39,7 +39,8 @@ def binary_cross_entropy_with_logits(
     target : array_like, shape of ``input``
         Probabilities of the positive class, in [0, 1]: ``input``'s dtype, bool or any integer type.
     pos_weight : float or array_like, optional
-        Factor of the positive class's term; positive. Multi-label: one value for each label on the last axis.
+        Factor of the positive class's term; positive. Multi-label: one value for each label on the last axis, of any
+        real dtype.
     label_smoothing : float, default 0.0
         Moves every target towards 1/2: ``y (1 - label_smoothing) + label_smoothing / 2``.
     ignore_index : int, optional
@@ -103,12 +104,12 @@ def binary_cross_entropy_with_logits(
     '-1.03057681e-09'
     """
     third = None
+    if ignore_index is not None:
+        mask = _run.ignoring(target, ignore_index, mask)
     if pos_weight is None:
         pos_weight = 1.0
     elif np.ndim(pos_weight):
-        third, pos_weight = _validate.per_label("pos_weight", pos_weight, input), 1.0
-    if ignore_index is not None:
-        mask = _run.ignoring(target, ignore_index, mask)
+        third, pos_weight = _run.per_label("pos_weight", pos_weight, input, mask, backend), 1.0
     params = _BINARY_CROSS_ENTROPY_WITH_LOGITS.check(pos_weight, label_smoothing)
     return _run.elementwise(
         _BINARY_CROSS_ENTROPY_WITH_LOGITS,

@@ -126,10 +126,10 @@ def grad_hess(
     if facts.needs_third and third is None:
         raise TypeError(f"{facts.name}() needs the array {name!r}")
     if third is not None and not facts.needs_third:
-        third = _validate.per_label(name, third, input)
+        third = _run.per_label(name, third, input, mask, backend)
     for param in facts.params:
         if param.derive:
-            given[param.name] = target_norm(given.get(param.name, "mean"), target, mask)
+            given[param.name] = target_norm(given.get(param.name, "mean"), input, target, mask)
     found = _run.grad_hess(facts, input, target, facts.parse(given), sample_weight, mask, n_threads, backend, third)
     return _at_least(least, found, mask)
 

@@ -65,8 +65,8 @@ def poisson_nll_loss(
         not log_input:  loss = x - y log(x + eps)    grad = 1 - y / (x + eps)   hess = y / (x + eps)^2
         full:           loss + y log(y) - y + log(2 pi y) / 2 where y > 1
 
-    A negative rate gives NaN. The convention is that of ``torch.nn.functional.poisson_nll_loss``. Where terms cancel,
-    errors are relative to the terms.
+    A negative rate gives NaN: loss, gradient and Hessian, whatever the target. The convention is that of
+    ``torch.nn.functional.poisson_nll_loss``. Where terms cancel, errors are relative to the terms.
 
     Examples
     --------

@@ -231,6 +231,10 @@ def rmse_loss(
     Weights multiply the squares. ``reduction`` is ``"mean"`` or ``"weighted_mean"``: the loss belongs to all elements
     together, so it has no per-element form and no per-element Hessian. The gradient takes a second pass.
 
+    Squares are taken in float64, of residuals far from 1 after division by a power of two, so the loss is right
+    wherever it can be held. A mean of squares that weights make negative is an error; NaN in input or target makes
+    loss and gradient NaN.
+
     Examples
     --------
     >>> import numpy as np
@@ -239,7 +243,7 @@ def rmse_loss(
     array([0.424264, 0.565685])
     """
     return _run.root_mean_square(
-        LOSSES["mse_loss"], input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
+        input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )
 
 
@@ -286,7 +290,8 @@ def nmae_loss(
         hess = 1 / norm, the value that boosting uses in place of 0
 
     The norm depends on targets alone, so it carries no gradient. With ``"mean"`` the mean loss is
-    ``sum(abs(r)) / sum(abs(target))``; a norm of 0 makes loss and gradient NaN.
+    ``sum(abs(r)) / sum(abs(target))``; a norm of 0 makes loss and gradient NaN, also where r is 0. A norm that
+    comes from the data asks for finite targets.
 
     Examples
     --------
@@ -295,7 +300,7 @@ def nmae_loss(
     >>> fl.nmae_loss(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
     LossGrad(loss=0.5, grad=array([-0.25,  0.25]))
     """
-    params = _NMAE_LOSS.check(target_norm(norm, target, mask))
+    params = _NMAE_LOSS.check(target_norm(norm, input, target, mask))
     return _run.elementwise(
         _NMAE_LOSS, input, target, params, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend
     )

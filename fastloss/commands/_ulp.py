@@ -205,6 +205,7 @@ _NUMBERS: dict[str, Any] = {
     "log1p_sum": lambda s, lo: _NUMBERS["log1p_any"](s + lo if lo == lo else s),
     "log1p_unit": mpmath.log1p,
     "log_cosh_tail": _log_cosh_tail,
+    "rest": lambda c: 0,
 }
 _ARRAYS: dict[str, Any] = {
     "abs": np.abs,
@@ -219,6 +220,7 @@ _ARRAYS: dict[str, Any] = {
     "log1p_sum": lambda s, lo: np.log1p(np.where(lo == lo, s + lo, s)),
     "log1p_unit": np.log1p,
     "log_cosh_tail": _log_cosh_tails,
+    "rest": lambda c: 0,
     "where": np.where,
 }
 
