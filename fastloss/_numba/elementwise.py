@@ -21,7 +21,7 @@ from fastloss._numba.blocks import (
 )
 
 fetch = fetcher(CHUNK)
-ROOM = 18 * CHUNK  # elements of work that the kernel needs: chunks, and as many again in float64
+ROOM = 20 * CHUNK  # elements of work that the kernel needs: chunks, and one more in float64
 
 
 @inline
@@ -75,7 +75,7 @@ def _exact_targets(loop, domain, y, start, params, scale, xs, ys, zs, ls, gs, hs
                 wide[CHUNK + count], wide[2 * CHUNK + count], wide[3 * CHUNK + count] = f64(xs[i]), exact, f64(zs[i])
                 count += 1
         x64, y64, z64 = wide[CHUNK : CHUNK + count], wide[2 * CHUNK : 2 * CHUNK + count], wide[3 * CHUNK :]
-        l64, g64, h64 = wide[4 * CHUNK :], wide[5 * CHUNK :], wide[5 * CHUNK :]
+        l64, g64, h64 = wide[4 * CHUNK :], wide[5 * CHUNK :], wide[6 * CHUNK :]
         if count > 0:
             run_loop(loop, x64, y64, z64, params, scale, l64, g64, h64)
         for k in range(count):
