@@ -63,6 +63,16 @@ def expm1_reduced_f64(r):
     return fma(z, fma(odd, r, even), r)
 
 
+def expm1_tail_f64(r):
+    """(exp(r) - 1 - r - r^2 / 2) / r^2 for |r| <= ln(2) / 2."""
+    z = r * r
+    even = fma(2.1396650901666444e-09, z, 2.7555648263256395e-07)
+    even = fma(fma(fma(even, z, 2.480158927780481e-05), z, 0.0013888888887910833), z, 0.04166666666666832)
+    odd = fma(fma(2.5115985141739294e-08, z, 2.7557221122191387e-06), z, 0.00019841269913064468)
+    odd = fma(fma(odd, z, 0.008333333333308891), z, 0.16666666666666696)
+    return fma(even, z, odd * r)
+
+
 def exp_reduced_f64(r, t):
     """exp(r) 2^n for |r| <= ln(2) / 2, n in the low bits of t."""
     k: int = (bits(t) << 52) + 0x43F0000000000000
@@ -269,6 +279,23 @@ def log_f64(x):
     c = log_sum_f64(u, 0.0) - (37.42994775023705 if tiny else 0.0)
     c = c if x < from_bits(0x7FF0000000000000) else x
     return c if x > 0.0 else (from_bits(0xFFF0000000000000) if x == 0.0 else from_bits(0x7FF8000000000000))
+
+
+def power_f64(q, g):
+    """q^g for q from 0 to 1 and g > 0, with g times half the error of a logarithm near 0."""
+    tiny = q < 2.2250738585072014e-308
+    u = q * 18014398509481984.0 if tiny else q
+    k: int = (bits(u) + 0x00095F619980C433) >> 52
+    m = from_bits(bits(u) + 0x3FF0000000000000 - (k << 52))
+    n = (from_bits(k | 0x4330000000000000) - 4503599627371519.0) - (54.0 if tiny else 0.0)
+    # The logarithm in two parts: of a small q it is large, and what it loses is one of the power's digits.
+    high = n * LN2_HI_F64
+    low = log_sum_f64(m, n * LN2_LO_F64)
+    t = high + low
+    low = low - (t - high)
+    x = g * t
+    r = exp_sum_f64(x, fma(g, low, fma(g, t, -x)))
+    return r if q > 0.0 else q
 
 
 def log1p_any_f32(s):

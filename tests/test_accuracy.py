@@ -255,7 +255,7 @@ def test_the_reference_of_cross_entropy_is_right():
     # The long double arithmetic behind the tests above, against mpmath.
     x, y = rows(np.float64, 20)
     x, y = x[::401], y[::401]
-    loss, grad = cross_entropy_rows(x, y)
+    loss, grad, *_ = cross_entropy_rows(x, y)
     with mpmath.workprec(300):
         for i, row in enumerate(x.tolist()):
             e = [mpmath.exp(z) for z in row]
@@ -264,6 +264,23 @@ def test_the_reference_of_cross_entropy_is_right():
             wanted[1 + y[i]] = -rest / mpmath.fsum(e)
             for found, right in zip([loss[i], *grad[i]], wanted, strict=True):
                 assert abs(mpmath.mpf(np.format_float_scientific(found, 30)) / right - 1) < 2.0**-60
+
+
+@needs_longdouble
+@pytest.mark.parametrize(("softcap", "temperature"), [(30.0, 1.0), (2.0, 0.7), (1e6, 3.0)])
+def test_the_reference_of_capped_logits_is_right(softcap, temperature):
+    x = np.random.default_rng(0).normal(0, [[1.0], [20.0]], (2, 12))
+    y = np.array([3, x[1].argmax()])
+    loss, grad, *_ = cross_entropy_rows(x, y, softcap=softcap, temperature=temperature)
+    with mpmath.workprec(400):
+        for i, row in enumerate(x.tolist()):
+            tanh = [mpmath.tanh(z / mpmath.mpf(softcap)) for z in row]
+            e = [mpmath.exp(softcap * t / mpmath.mpf(temperature)) for t in tanh]
+            own = [mpmath.mpf(int(k == y[i])) for k in range(12)]
+            total = mpmath.fsum(e)
+            slopes = [(z / total - one) * (1 - t * t) / temperature for z, one, t in zip(e, own, tanh, strict=True)]
+            for found, right in zip([loss[i], *grad[i]], [mpmath.log(total / e[y[i]]), *slopes], strict=True):
+                assert abs(mpmath.mpf(np.format_float_scientific(found, 30)) / right - 1) < 2.0**-57
 
 
 @pytest.mark.parametrize("name", UNIT)

@@ -1,5 +1,6 @@
 """The table of accuracy, and the harness that fills it: `check --exhaustive` in its short form."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,35 @@ def test_losses_and_sums_in_short(both_compiled, capsys):
     assert "rows within their budgets" in out
     assert "\ntested:\n  cython: CPU level" in out
     assert "not tested:\n  numpy: not measured\n" in out
+
+
+PARAMETERS = [name for name, facts in LOSSES.items() if facts.params and name != "td_loss"]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_bounds_hold_wherever_parameters_are_allowed(both_compiled, name, dtype):
+    # Parameters of all sizes, near the ends of what is allowed, and ones that are no float32.
+    if name in ELEMENTWISE:
+        tasks = [_exhaustive.Task("losses", name, dtype, number, 1) for number in range(6)]
+    else:
+        numbers = itertools.product((1, 3), (3, 20, 65, 1100))
+        tasks = [_exhaustive.Task("rows", name, dtype, number, width) for number, width in numbers]
+    found, budgets = {}, _exhaustive.budgets()
+    for task in tasks:
+        _exhaustive.merge(found, _exhaustive.run(task, 0.002))
+    errors = [(row, kind, *error) for row, kinds in found.items() for kind, error in kinds.items()]
+    assert errors
+    assert [e for e in errors if not e[2] <= budgets[e[0]].get(e[1], 0.0)] == []
+
+
+def test_parameters_are_drawn_to_the_ends_of_what_is_allowed():
+    rng, focal = np.random.default_rng(0), LOSSES["sigmoid_focal_loss"]
+    drawn = [_exhaustive._params(focal, True, rng) for _ in range(400)]
+    gamma = [given["gamma"] for given in drawn]
+    assert {0.0, 1.0, 1000.0} <= set(gamma)
+    assert np.histogram(gamma, [0, 0.01, 0.5, 2, 10, 100, 1001])[0].min() > 5
+    assert None in [given["alpha"] for given in drawn]
+    assert any(value != float(np.float32(value)) for value in gamma)
 
 
 @pytest.mark.parametrize("level", ["v1", "v4"])

@@ -352,7 +352,7 @@ BAD = [
     (lambda x, y: fl.cross_entropy(x, y, softcap=-1.0), ValueError, ["softcap", "positive"]),
     (lambda x, y: fl.cross_entropy(x, y, z_loss=-1.0), ValueError, ["z_loss", "non-negative"]),
     (lambda x, y: fl.cross_entropy_stats(x, np.array([0, 7])), IndexError, ["target", "[0, 3)", "7", "index 1"]),
-    (lambda x, y: fl.softmax_focal_loss(x, y, gamma=-1.0), ValueError, ["gamma", "non-negative"]),
+    (lambda x, y: fl.softmax_focal_loss(x, y, gamma=-1.0), ValueError, ["gamma", "between 0 and 1000"]),
     (lambda x, y: fl.softmax_focal_loss(x, y * 1.0), TypeError, ["target", "integer"]),
     (lambda x, y: fl.poly_loss(x, y, epsilon=(1,) * 7), ValueError, ["epsilon", "6", "7"]),
     (lambda x, y: fl.kl_div(x, x, input_kind="odds"), ValueError, ["input_kind", "'logits'", "'odds'"]),

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from fastloss.registry import LOSSES
+
 ROOT = Path(__file__).resolve().parent.parent
 README, TABLE = ROOT / "README.md", ROOT / "fastloss" / "accuracy.json"
 BEGIN, END = "<!-- accuracy:begin -->\n", "<!-- accuracy:end -->\n"
@@ -15,10 +17,12 @@ def rendered() -> str:
     lines = ["| result | bound | float32 | float64 |", "|---|---:|---:|---:|"]
     for what in dict.fromkeys(row.rpartition(" ")[0] for row in table):
         rows = [table.get(f"{what} {dtype}") for dtype in ("float32", "float64")]
-        bound = next(row["normal"]["budget"] for row in rows if row)
         name, _, result = what.partition(" ")
+        bound = f"{next(row['normal']['budget'] for row in rows if row):g}"
+        if name in LOSSES:
+            bound += "".join(f" + {each:g} {exponent}" for exponent, each in LOSSES[name].growth.items())
         label = f"`{name}` {result}".rstrip() if "of 10^8" not in what else what
-        lines.append(f"| {label} | {bound:g} | {' | '.join(map(_cell, rows))} |")
+        lines.append(f"| {label} | {bound} | {' | '.join(map(_cell, rows))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -104,7 +104,7 @@ def page() -> str:
             doc = _docstring(loss.name)
             rows.append(
                 f"| [`{loss.name}`](#{loss.name}) | {' '.join(doc['Summary'])} | {_targets(loss)} |"
-                f" {'yes' if has_hessian(loss) else ''} | {loss.loss_ulp:g} | {loss.grad_ulp:g} |"
+                f" {'yes' if has_hessian(loss) else ''} | {' | '.join(loss.bound_texts())} |"
             )
             sections.append(_section(loss, doc))
     return "\n".join([_INTRODUCTION, *rows, "", _STORIES, *sections]).rstrip() + "\n"
@@ -149,7 +149,7 @@ def _facts(loss: Loss) -> list[str]:
     return [
         f"Kinks: {axis} = {', '.join(f'{k:g}' for k in kinks)}, with the default parameters." if kinks else "No kinks.",
         f"Hessian: {hessian}.",
-        f"Error at most {loss.loss_ulp:g} ULP in the loss, {loss.grad_ulp:g} ULP in the gradient.",
+        "Error at most {} ULP in the loss, {} ULP in the gradient.".format(*loss.bound_texts()),
     ]
 
 

@@ -47,6 +47,10 @@ cdef struct SoftJob:
 cdef struct Sum:
     # Of the exponentials e = unit exp(l - m) of a row: m is the maximum, s the sum without one maximum over unit.
     double m
+    bint scaled                 # whether l are related to the maximum, as relate() does it: then m is 0
+    double base                 # and the maximum, capped, is base + base_lo
+    double base_lo
+    double shift                # what is to be added to m for the log-sum-exp
     double unit
     double s
     double log                  # log(1 + s)
@@ -54,67 +58,247 @@ cdef struct Sum:
     bint infinite
 
 
-cdef void prepare(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, bint infinite, real* l,
-                  real* slope) noexcept nogil:
-    # Logits of n classes from element `at` on, as the softmax takes them; their derivative if it is wanted.
-    cdef Py_ssize_t k
-    cdef real cap = <real>job.softcap, temperature = <real>job.temperature, a, e, d, t
-    cdef real limit = <real>0.0
+cdef inline double capped(double x, double cap, double* low, double* slope) noexcept nogil:
+    # cap tanh(x / cap), what it has lost, and its derivative. An error of a logit is one of its exponential's digits, so
+    # all is kept that is above 2^-60 of the result. With y = 2 |x| / cap and e = exp(-y) it is cap (1 - e) / (1 + e).
+    cdef double a = abs_f64(x), y = a / cap, y_lo, t, n, r, s, s_lo, z, h, rise, rise_lo, scale, four, part, part_lo, one, num, den
+    cdef uint64_t k
+    y_lo = 2.0 * (fma_f64(-y, cap, a) / cap)
+    y = y + y
+    y_lo = y_lo if y < 747.0 else 0.0
+    y = 747.0 if y > 747.0 else y    # from there on even 4 e is 0
+    t = fma_f64(y, 1.4426950408889634, 6755399441055744.0)
+    n = t - 6755399441055744.0
+    r = fma_f64(n, -6.93147180369123816490e-01, y)
+    s = fma_f64(n, 1.90821492927058770002e-10, -r)
+    s_lo = fma_f64(n, 1.90821492927058770002e-10, -r - s) - y_lo
+    # exp(s) - 1 is s + s^2 / 2 and a tail.
+    z = s * s
+    h = 0.5 * z
+    r = s + h
+    rise_lo = (h - (r - s)) + fma_f64(z, expm1_tail_f64(s), fma_f64(0.5, fma_f64(s, s, -z), fma_f64(s_lo, r, s_lo)))
+    rise = r + rise_lo
+    rise_lo = rise_lo - (rise - r)
+    k = <uint64_t>0x43F0000000000000 - (bits_f64(t) << 52)
+    scale = from_bits_f64(k) * 5.421010862427522e-20
+    four = from_bits_f64(k) * 2.168404344971009e-19
+    part = scale * rise
+    part_lo = scale * rise_lo
+    one = 1.0 - scale
+    num = one - part
+    h = ((one - num) - part) + (((1.0 - one) - scale) - part_lo)
+    one = 1.0 + scale
+    den = one + part
+    part_lo = ((one - den) + part) + (((1.0 - one) + scale) + part_lo)
+    t = num / den
+    slope[0] = fma_f64(rise, four, four) / den / den
+    z = cap * t
+    r = fma_f64(cap, t, -z) + cap * ((fma_f64(-t, den, num) + (h - t * part_lo)) / den)
+    low[0] = r if x > 0.0 else -r
+    return z if x > 0.0 else -z
+
+
+cdef inline double capped_short(double x, double cap, double* slope) noexcept nogil:
+    # The same for a float32, beside which it loses nothing.
+    cdef double y = abs_f64(x) / cap, e, c
+    y = y + y
+    e = exp_neg_f64(y, exp_max_f64)
+    c = cap * (drop_neg_f64(y, exp_max_f64) / (1.0 + e))
+    slope[0] = 4.0 * e / (1.0 + e) / (1.0 + e)
+    return c if x > 0.0 else -c
+
+
+cdef inline double lost_by(double a, double b, double difference) noexcept nogil:
+    # What the difference a - b has lost (two-sum).
+    cdef double part = difference - a
+    return (a - (difference - part)) - (b + part)
+
+
+cdef inline real related(double d, double low, double inverse, double inverse_lo, real* rest) noexcept nogil:
+    # The product of two sums, at most 0, and what rounding it has lost.
+    cdef double q = d * inverse, lost
+    cdef real high
+    q = 0.0 if q > 0.0 else q
+    high = <real>q
     if real is float:
-        limit = exp_max_f32
+        lost = q - <double>high
     else:
-        limit = exp_max_f64
+        lost = fma_f64(d, inverse, -q) + fma_f64(d, inverse_lo, low * inverse)
+    rest[0] = <real>lost if -INFINITY < high < <real>0.0 else <real>0.0
+    return high
+
+
+cdef inline real related_plain(real x, double base, double inverse, double inverse_lo, real* rest) noexcept nogil:
+    cdef double d
+    cdef float m, v, low, part, high, i, j
+    if real is float:
+        # In float32, which is faster.
+        m = <float>base
+        i = <float>inverse
+        j = <float>(inverse - <double>i)
+        v = x - m
+        part = v - x
+        low = (x - (v - part)) - (m + part)
+        high = v * i
+        high = <float>0.0 if high > <float>0.0 else high
+        low = fma_f32(v, i, -high) + fma_f32(v, j, low * i)
+        rest[0] = low if <float>-INFINITY < high < <float>0.0 else <float>0.0
+        return high
+    else:
+        d = x - base
+        return related(d, lost_by(x, base, d), inverse, inverse_lo, rest)
+
+
+cdef inline real related_capped(real x, double cap, double base, double base_lo, double inverse, double inverse_lo,
+                                real* rest) noexcept nogil:
+    cdef double slope, low = 0.0, c, d, lost
+    if real is float:
+        c = capped_short(x, cap, &slope)
+        d = c - base
+        lost = 0.0
+    else:
+        c = capped(x, cap, &low, &slope)
+        d = c - base
+        low = lost_by(c, base, d) + (low - base_lo)
+        c = d + low
+        lost = lost_by(d, -low, c)
+        d = c
+    d = d if x > <real>-INFINITY else <double>x     # an illegal class
+    return related(d, lost, inverse, inverse_lo, rest)
+
+
+cdef inline bint caps(const SoftJob* job, bint teacher) noexcept nogil:
+    return not teacher and job.softcap > 0.0
+
+
+cdef inline bint scales(const SoftJob* job, bint teacher) noexcept nogil:
+    # Whether the softmax takes other logits than the given ones.
+    return caps(job, teacher) or (job.temperature != 1.0 and not (teacher and job.kind == LOG_PROBS))
+
+
+cdef inline double inverse_rest(double temperature) noexcept nogil:
+    # What 1 / temperature has lost.
+    return -fma_f64(1.0 / temperature, temperature, -1.0) / temperature
+
+
+cdef inline double base_of(const SoftJob* job, bint teacher, real m, double* low) noexcept nogil:
+    # A row's maximum, capped, and what that has lost.
+    cdef double slope
+    low[0] = 0.0
+    if not caps(job, teacher):
+        return m
+    if real is float:
+        return capped_short(m, job.softcap, &slope)
+    else:
+        return capped(m, job.softcap, low, &slope)
+
+
+cdef void relate(const SoftJob* job, bint teacher, const double* bases, const double* bases_lo, bint apart, real* l, real* rest,
+                 Py_ssize_t n) noexcept nogil:
+    # Logits become those of the softmax less their row's maximum, exact to twice their digits: by how much one is off,
+    # its exponential is too. Bases are one for all, or one each.
+    cdef Py_ssize_t k
+    cdef double inverse = 1.0 / job.temperature, inverse_lo = inverse_rest(job.temperature), cap = job.softcap
+    cdef double base = bases[0], base_lo = bases_lo[0]
+    if caps(job, teacher) and apart:
+        for k in range(n):
+            l[k] = related_capped(l[k], cap, bases[k], bases_lo[k], inverse, inverse_lo, rest + k)
+    elif caps(job, teacher):
+        for k in range(n):
+            l[k] = related_capped(l[k], cap, base, base_lo, inverse, inverse_lo, rest + k)
+    elif apart:
+        for k in range(n):
+            l[k] = related_plain(l[k], bases[k], inverse, inverse_lo, rest + k)
+    else:
+        for k in range(n):
+            l[k] = related_plain(l[k], base, inverse, inverse_lo, rest + k)
+
+
+cdef void exp_related(const real* l, const real* rest, real* e, Py_ssize_t n) noexcept nogil:
+    # Exponentials of what is related, together with what it has lost.
+    cdef Py_ssize_t k
+    for k in range(n):
+        if real is float:
+            e[k] = exp_sum_f32(l[k], rest[k])
+        else:
+            e[k] = exp_sum_f64(l[k], rest[k])
+
+
+cdef void load_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, real* l, real* slope) noexcept nogil:
+    # Logits of n classes from element `at` on, -inf if they are illegal; the derivatives of what is capped.
+    cdef Py_ssize_t k
+    cdef double v, lost
+    cdef real largest
+    if real is float:
+        largest = <float>3.4028234663852886e38
+    else:
+        largest = 1.7976931348623157e308
     load(job.row.entries.code, job.shares if teacher else job.row.x, at, l, n)
-    if slope != NULL:
+    if caps(job, teacher):
+        # Only an illegal one is infinite then.
         for k in range(n):
-            slope[k] = <real>1.0
-    if not teacher and cap > <real>0.0:
-        for k in range(n):
-            a = l[k] / cap
-            a = a + a
-            t = a if a > <real>0.0 else -a
-            if real is float:
-                e = exp_neg_f32(t, limit)
-                d = drop_neg_f32(t, limit)
-            else:
-                e = exp_neg_f64(t, limit)
-                d = drop_neg_f64(t, limit)
-            t = cap * (d / (<real>1.0 + e))
-            l[k] = t if a > <real>0.0 else -t
-            if slope != NULL:
-                slope[k] = <real>4.0 * e / ((<real>1.0 + e) * (<real>1.0 + e))
-    if temperature != <real>1.0 and not (teacher and job.kind == LOG_PROBS):
-        for k in range(n):
-            l[k] = l[k] / temperature
+            l[k] = largest if l[k] > largest else l[k]
+            l[k] = -largest if l[k] < -largest else l[k]
         if slope != NULL:
             for k in range(n):
-                slope[k] = slope[k] / temperature
+                if real is float:
+                    capped_short(l[k], job.softcap, &v)
+                else:
+                    capped(l[k], job.softcap, &lost, &v)
+                slope[k] = <real>v
+    elif slope != NULL:
+        for k in range(n):
+            slope[k] = <real>1.0
     if not teacher and job.legal != NULL:
         for k in range(n):
             l[k] = l[k] if job.legal[legal + k] else <real>-INFINITY
         if slope != NULL:
             for k in range(n):
                 slope[k] = slope[k] if job.legal[legal + k] else <real>0.0
-    if infinite:
+
+
+cdef void prepare(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, const Sum* own, real* l,
+                  real* rest, real* slope) noexcept nogil:
+    # Logits as the softmax takes them, and what they have lost if they are scaled; their derivatives if they are wanted.
+    load_logits(job, teacher, at, legal, n, l, slope)
+    if own.infinite:
         to_limit(l, n, 1)
+    if own.scaled:
+        relate(job, teacher, &own.base, &own.base_lo, False, l, rest, n)
 
 
 cdef bint is_ready(const SoftJob* job, bint teacher, bint infinite, const real* _) noexcept nogil:
     # Whether logits are as they are given.
-    cdef bint changed = infinite or job.temperature != 1.0 or (not teacher and (job.softcap > 0.0 or job.legal != NULL))
+    cdef bint changed = infinite or caps(job, teacher) or (not teacher and job.legal != NULL)
     return is_native(job.row.entries.code, _) and not changed
 
 
-cdef const real* prepared(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, bint infinite,
-                          real* room) noexcept nogil:
-    # Prepared logits: in place where nothing is to be done.
-    if is_ready(job, teacher, infinite, room):
+cdef const real* given_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, real* room) noexcept nogil:
+    # load_logits(), in place where nothing is to be done.
+    if is_ready(job, teacher, False, room):
         return <const real*>(job.shares if teacher else job.row.x) + at
-    prepare(job, teacher, at, legal, n, infinite, room, <real*>NULL)
+    load_logits(job, teacher, at, legal, n, room, <real*>NULL)
     return room
 
 
-cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* room) noexcept nogil:
+cdef const real* prepared(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, const Sum* own,
+                          real* room, real* rest) noexcept nogil:
+    # prepare(), in place where nothing is to be done.
+    if not own.scaled and is_ready(job, teacher, own.infinite, room):
+        return <const real*>(job.shares if teacher else job.row.x) + at
+    prepare(job, teacher, at, legal, n, own, room, rest, <real*>NULL)
+    return room
+
+
+cdef void exp_prepared(const real* l, const real* rest, const Sum* own, real* e, Py_ssize_t n, const real* ahead) noexcept nogil:
+    # The exponentials of a chunk.
+    if own.scaled:
+        exp_related(l, rest, e, n)
+    else:
+        exp_chunk(l, <real>own.m, e, n, ahead)
+
+
+cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* room, real* rest) noexcept nogil:
     # The maximum of a row of logits, its place and its unit; returns the last chunk, as prepared.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k, count = 0, place = 0
     cdef bint nan = False
@@ -125,7 +309,7 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        l = prepared(job, teacher, base + start, legal + start, n, False, room)
+        l = given_logits(job, teacher, base + start, legal + start, n, room)
         if raise_maximum(l, n, &m, &place):
             out.top = start + place
     if m == <real>INFINITY:
@@ -133,16 +317,22 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            l = prepared(job, teacher, base + start, legal + start, n, False, room)
+            l = given_logits(job, teacher, base + start, legal + start, n, room)
             for k in range(n):
                 nan |= l[k] != l[k]
                 count += l[k] == <real>INFINITY
         out.infinite = True
         m = <real>NAN if nan or count != 1 else <real>0.0
-        if c <= CHUNK:
-            l = prepared(job, teacher, base, legal, n, True, room)
     out.m = m
-    out.unit = unit_of(m, m)
+    out.base = out.base_lo = out.shift = 0.0
+    out.scaled = scales(job, teacher) and m > <real>-INFINITY
+    if out.scaled:
+        out.base = base_of(job, teacher, m, &out.base_lo)
+        out.shift = out.base / job.temperature
+        out.m = 0.0
+    out.unit = 1.0 if out.scaled else unit_of(m, m)
+    if c <= CHUNK and (out.infinite or out.scaled):
+        l = prepared(job, teacher, base, legal, c, out, room, rest)
     return l
 
 
@@ -152,11 +342,11 @@ cdef void finish_sum(Sum* out, const double* sums) noexcept nogil:
     out.log = log1p_f64(out.s)
 
 
-cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e) noexcept nogil:
+cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* rest, real* e) noexcept nogil:
     # Sums over a row of logits; l and e keep its last chunk.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n
     cdef double sums[2]
-    cdef const real* given = find_top(job, teacher, i, out, l)
+    cdef const real* given = find_top(job, teacher, i, out, l, rest)
     if c <= CHUNK and given != l:
         memcpy(l, given, c * sizeof(real))
     sums[0] = sums[1] = 0.0
@@ -164,8 +354,8 @@ cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         if c > CHUNK:
-            prepare(job, teacher, base + start, legal + start, n, out.infinite, l, <real*>NULL)
-        exp_chunk(l, <real>out.m, e, n, l)
+            prepare(job, teacher, base + start, legal + start, n, out, l, rest, <real*>NULL)
+        exp_prepared(l, rest, out, e, n, l)
         if start <= out.top < start + n:
             e[out.top - start] = <real>0.0
         add_chunk(sums, sum_exponentials(e, n))
@@ -200,7 +390,7 @@ cdef Py_ssize_t likeliest(const SoftJob* job, Py_ssize_t i, const Sum* own, cons
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            l = prepared(job, False, base + start, legal + start, n, False, room)
+            l = given_logits(job, False, base + start, legal + start, n, room)
             for k in range(n):
                 if l[k] != l[k]:
                     return start + k
@@ -209,8 +399,8 @@ cdef Py_ssize_t likeliest(const SoftJob* job, Py_ssize_t i, const Sum* own, cons
     # No chunk before has a maximum: only what is higher replaces it.
     start = own.top // CHUNK * CHUNK
     n = min(c - start, CHUNK)
-    l = prepared(job, False, base + start, legal + start, n, False, room)
-    return start + first_equal(l, <real>INFINITY if own.infinite else <real>own.m, n)
+    l = given_logits(job, False, base + start, legal + start, n, room)
+    return start + first_equal(l, l[own.top - start], n)
 
 
 cdef inline double log_share(real w) noexcept nogil:
@@ -222,7 +412,7 @@ cdef inline double log_share(real w) noexcept nogil:
 
 
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
-                double spread, real* l, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
+                double spread, real* l, real* rest, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
     # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a value is no probability.
     cdef const RowJob* row = &job.row
     cdef Py_ssize_t k, at = i * row.classes + start
@@ -230,8 +420,8 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
     cdef double factor, keep = 1.0 - row.smoothing
     if job.input_kind == LOGITS:
         if several:
-            prepare(job, False, at, i * job.legal_step + start, n, own.infinite, l, <real*>NULL)
-            exp_chunk(l, <real>own.m, e, n, l)
+            prepare(job, False, at, i * job.legal_step + start, n, own, l, rest, <real*>NULL)
+            exp_prepared(l, rest, own, e, n, l)
         factor = 1.0 / (own.unit * (1.0 + own.s))
         for k in range(n):
             p[k] = <double>e[k] * factor
@@ -259,8 +449,8 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
             w[k] = 0.0
     elif job.kind == LOGITS:
         if several:
-            prepare(job, True, at, 0, n, other.infinite, t, <real*>NULL)
-            exp_chunk(t, <real>other.m, f, n, t)
+            prepare(job, True, at, 0, n, other, t, rest, <real*>NULL)
+            exp_prepared(t, rest, other, f, n, t)
         factor = 1.0 / (other.unit * (1.0 + other.s))
         for k in range(n):
             w[k] = <double>f[k] * factor
@@ -309,15 +499,13 @@ cdef inline double pulled(double p, double factor) noexcept nogil:
 
 cdef inline double power(double q, double exponent) noexcept nogil:
     # q^exponent for q in [0, 1].
-    cdef double x
     if exponent == 0.0:
         return 1.0
     if exponent == 1.0:
         return q
     if exponent == 2.0:
         return q * q
-    x = log_f64(q)
-    return exp_sum_f64(exponent * x, fma_f64(exponent, x, -(exponent * x)))
+    return power_f64(q, exponent)
 
 
 cdef double own_term(const SoftJob* job, double c, double p, double q, double* slope, double* bend) noexcept nogil:
@@ -356,14 +544,15 @@ cdef struct Own:
 cdef void own_class(const SoftJob* job, Py_ssize_t i, int64_t y, const Sum* own, double pull, double spread, double entropy,
                     Own* out, const real* _) noexcept nogil:
     cdef const RowJob* row = &job.row
-    cdef real x_y = <real>0.0
+    cdef real x_y = <real>0.0, rest = <real>0.0, e_y
     cdef double u = (1.0 - row.smoothing) * class_weight_of(row, y), whole = 1.0 + own.s, slope, gap, part, c_y, p_y, q_y
     if job.factor != NULL:
         load(row.entries.code, job.factor, i, &x_y, 1)
         u = u * <double>x_y
-    prepare(job, False, i * row.classes + y, i * job.legal_step + y, 1, own.infinite, &x_y, <real*>NULL)
+    prepare(job, False, i * row.classes + y, i * job.legal_step + y, 1, own, &x_y, &rest, <real*>NULL)
     gap = own.m - <double>x_y
-    part = <double>exp_below(x_y, <real>own.m) / own.unit
+    exp_prepared(&x_y, &rest, own, &e_y, 1, &x_y)
+    part = <double>e_y / own.unit
     p_y = part / whole
     q_y = (own.s if gap == 0.0 else whole - part) / whole
     c_y = gap + own.log
@@ -481,8 +670,8 @@ cdef void curve_of_shares(const SoftJob* job, const double* p, const double* w, 
             d[k] = 0.0 if logs or w[k] == 0.0 else w[k] / p[k] / p[k]
 
 
-cdef void bend_curve(const SoftJob* job, const real* l, const real* derivative, const double* v, double* d, Py_ssize_t n) noexcept nogil:
-    # From second derivatives with respect to prepared logits to those with respect to logits.
+cdef void bend_curve(const SoftJob* job, const Sum* own, const real* l, const real* derivative, const double* v, double* d, Py_ssize_t n) noexcept nogil:
+    # From second derivatives with respect to prepared logits to those with respect to logits, but for 1 / temperature^2.
     cdef Py_ssize_t k
     cdef double slope, second = 0.0
     if job.softcap > 0.0:
@@ -494,7 +683,7 @@ cdef void bend_curve(const SoftJob* job, const real* l, const real* derivative, 
         elif second == 0.0:
             d[k] = d[k] * slope * slope
         else:
-            d[k] = d[k] * slope * slope + v[k] * (second * <double>l[k] * slope)
+            d[k] = d[k] * slope * slope + v[k] * (second * (own.base + job.temperature * <double>l[k]) * slope)
 
 
 cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight, bint* bad, const real* _) noexcept nogil:
@@ -506,6 +695,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef real e[CHUNK]
     cdef real t[CHUNK]
     cdef real f[CHUNK]
+    cdef real rest[CHUNK]
     cdef real derivative[CHUNK]
     cdef double p[CHUNK]
     cdef double cost[CHUNK]
@@ -518,22 +708,22 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef Sum own, other
     cdef Curve a
     cdef Own mine
-    cdef double value = 0.0, lse = 0.0, pull = 0.0, scale, factor
+    cdef double value = 0.0, lse = 0.0, pull = 0.0, scale, factor, temperature = job.temperature if job.input_kind == LOGITS else 1.0
     cdef double spread = spread_of(job, i), mass = 0.0, entropy = 0.0, drift = 0.0, more = job.entropy
     cdef bint index = row.target != NULL, soft = job.shares != NULL, smooth = index and row.smoothing != 0.0
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
     cdef bint logits = job.input_kind == LOGITS, summed = (soft or smooth or entropic) and (logits or jensen)
-    cdef bint bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.legal != NULL)
+    cdef bint bent = logits and (job.softcap > 0.0 or job.legal != NULL)
     mine.u, mine.bend = 0.0, 0.0
     if logits:
-        sum_row(job, False, i, &own, l, e)
-        lse = own.m + own.log
+        sum_row(job, False, i, &own, l, rest, e)
+        lse = (own.m + own.shift) + own.log
         if own.infinite and own.m == own.m:
             lse = INFINITY
     if job.z_loss != 0.0:
         pull = 2.0 * job.z_loss * lse
     if soft and job.kind == LOGITS:
-        sum_row(job, True, i, &other, t, f)
+        sum_row(job, True, i, &other, t, rest, f)
     # A divergence from what is no logits needs none of these sums.
     if summed:
         for k in range(5 * LANES):
@@ -543,7 +733,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
+            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, rest, e, t, f, p, cost, w, h)
             if soft or smooth:
                 add_lanes(lanes, w, n)
             if entropic:
@@ -571,7 +761,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     put_extras(job, i, lse, entropy, &own, _)
     if row.grad == NULL and (jensen or not (soft or smooth)):
         return value * weight
-    scale = row.entries.scale * weight
+    scale = row.entries.scale * weight / temperature
     factor = mine.u + mass + pull
     a.factor, a.bend, a.entropy, a.drift = factor, mine.bend, entropy, drift
     clear_lanes(lanes)
@@ -580,7 +770,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         if c > CHUNK or not summed:
-            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, t, f, p, cost, w, h)
+            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, rest, e, t, f, p, cost, w, h)
         if jensen:
             if c > CHUNK:
                 for k in range(n):
@@ -625,9 +815,9 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             else:
                 curve_of_shares(job, p, w, d, n)
         if bent:
-            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, l, derivative)
+            prepare(job, False, base + start, i * job.legal_step + start, n, &own, l, rest, derivative)
             if job.hess != NULL:
-                bend_curve(job, l, derivative, v, d, n)
+                bend_curve(job, &own, l, derivative, v, d, n)
             for k in range(n):
                 v[k] = v[k] * <double>derivative[k] if derivative[k] != <real>0.0 else 0.0
         for k in range(n):
@@ -635,7 +825,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         store(code, l, row.grad, base + start, n)
         if job.hess != NULL:
             for k in range(n):
-                l[k] = <real>(d[k] * scale)
+                l[k] = <real>(d[k] / temperature * scale)
             store(code, l, job.hess, base + start, n)
     return (value + folded(sums)) * weight
 

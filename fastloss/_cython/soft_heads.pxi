@@ -36,8 +36,7 @@ cdef void side_focal(double* c, const double* p, const double* q, double* slope,
             slope[r] = q[r] * q[r]
     elif gamma != 0.0:
         for r in range(n):
-            x = log_f64(q[r])
-            slope[r] = exp_sum_f64(gamma * x, fma_f64(gamma, x, -(gamma * x)))
+            slope[r] = power_f64(q[r], gamma)
     for r in range(n):
         x = slope[r]
         slope[r] = x * (1.0 + gamma * p[r] * (c[r] / q[r] if q[r] > 0.0 else 1.0)) if p[r] > 0.0 else x

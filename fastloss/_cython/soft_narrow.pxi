@@ -38,24 +38,27 @@ cdef void load_tile(const SoftJob* job, const void* source, Py_ssize_t first, co
         columns(tile, flat, x)
 
 
-cdef void prepare_tile(const SoftJob* job, bint teacher, Py_ssize_t first, const Tile* tile, real* flat, real* slope,
+cdef void load_tile_logits(const SoftJob* job, bint teacher, Py_ssize_t first, const Tile* tile, real* flat, real* slope,
                        real* l) noexcept nogil:
-    # Logits as the softmax takes them; their derivatives stay row by row.
+    # load_logits(); derivatives stay row by row.
     cdef Py_ssize_t r, c = tile.c
     if job.legal == NULL or job.legal_step > 0 or teacher:
-        prepare(job, teacher, first * c, first * c, tile.n * c, False, flat, slope)
+        load_logits(job, teacher, first * c, first * c, tile.n * c, flat, slope)
     else:
         for r in range(tile.n):
-            prepare(job, False, (first + r) * c, 0, c, False, flat + r * c, slope + r * c if slope != NULL else NULL)
+            load_logits(job, False, (first + r) * c, 0, c, flat + r * c, slope + r * c if slope != NULL else NULL)
     columns(tile, flat, l)
 
 
-cdef void sum_tile(const Tile* tile, bint places, real* l, real* e, real* beside, TileSum* out) noexcept nogil:
+cdef void sum_tile(const SoftJob* job, bint teacher, const Tile* tile, bint places, real* l, real* e, real* beside, real* rest,
+                   TileSum* out) noexcept nogil:
     # As sum_row; the maxima's places only if they are wanted: as of likeliest, but -1 if nothing is above -inf.
     cdef Py_ssize_t r, k, c = tile.c, padded = tile.padded, count
-    cdef bint outside = False, nan
+    cdef bint outside = False, scaled = scales(job, teacher), nan
     cdef real m[SIDE]
     cdef int64_t nans[SIDE]
+    cdef double base[SIDE]
+    cdef double base_lo[SIDE]
     for r in range(padded):
         m[r] = <real>-INFINITY
         out.s[r] = 0.0
@@ -85,9 +88,18 @@ cdef void sum_tile(const Tile* tile, bint places, real* l, real* e, real* beside
                 to_limit(l + r, c, padded)
                 for k in range(c):
                     beside[k * padded + r] = m[r]
-    for k in range(tile.size):
-        e[k] = l[k]
-    side_exp(e, beside, not outside, tile.size)
+    if scaled:
+        for r in range(padded):
+            base[r] = base_of(job, teacher, m[r], base_lo + r)
+            out.lse[r] = base[r] / job.temperature if abs_f64(out.lse[r]) < INFINITY else out.lse[r]
+            m[r] = m[r] - m[r]
+        for k in range(c):
+            relate(job, teacher, base, base_lo, True, l + k * padded, rest + k * padded, padded)
+        exp_related(l, rest, e, tile.size)
+    else:
+        for k in range(tile.size):
+            e[k] = l[k]
+        side_exp(e, beside, not outside, tile.size)
     side_sums(e, out.s, c, padded)
     for r in range(padded):
         out.m[r] = m[r]
@@ -189,7 +201,7 @@ cdef bint own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
 
 
 cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, const double* spread, real* flat, real* t,
-                       real* f, real* beside, double* w, double* h) noexcept nogil:
+                       real* f, real* beside, real* rest, double* w, double* h) noexcept nogil:
     # w and, for a divergence, log w. Whether a share is no probability.
     cdef Py_ssize_t r, k, c = tile.c, n = tile.padded
     cdef bint bad = False
@@ -200,8 +212,8 @@ cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, c
         for k in range(tile.size):
             w[k] = 0.0
     elif job.kind == LOGITS:
-        prepare_tile(job, True, first, tile, flat, <real*>NULL, t)
-        sum_tile(tile, False, t, f, beside, &other)
+        load_tile_logits(job, True, first, tile, flat, <real*>NULL, t)
+        sum_tile(job, True, tile, False, t, f, beside, rest, &other)
         for k in range(c):
             side_shares(w + k * n, f + k * n, other.share, n)
         if job.divergence:
@@ -247,6 +259,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     cdef real flat[CHUNK]
     cdef real slopes[CHUNK]
     cdef real beside[CHUNK]
+    cdef real rest[CHUNK]
     cdef real l[CHUNK]
     cdef real e[CHUNK]
     cdef real t[CHUNK]
@@ -278,7 +291,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     cdef bint index = row.target != NULL, soft = job.shares != NULL or (index and row.smoothing != 0.0)
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
     cdef bint logits = job.input_kind == LOGITS, bad = False
-    cdef bint bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.legal != NULL)
+    cdef bint bent = logits and (job.softcap > 0.0 or job.legal != NULL)
     for r in range(n):
         mass[r] = 0.0
         entropy[r] = 0.0
@@ -292,17 +305,17 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         pull[r] = 0.0
         spread[r] = spread_of(job, first + r) if row.smoothing != 0.0 and r < tile.n else 0.0
     if bent:
-        prepare_tile(job, False, first, tile, flat, slopes, l)
+        load_tile_logits(job, False, first, tile, flat, slopes, l)
     else:
         load_tile(job, row.x, first, tile, flat, l)
     if logits:
-        sum_tile(tile, job.top != NULL, l, e, beside, &own)
+        sum_tile(job, False, tile, job.top != NULL, l, e, beside, rest, &own)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
     bad = own_shares(job, tile, (soft and not jensen) or entropic, &own, l, e, p, cost)
     if soft:
-        bad |= other_shares(job, first, tile, spread, flat, t, f, beside, w, h)
+        bad |= other_shares(job, first, tile, spread, flat, t, f, beside, rest, w, h)
         side_add(mass, w, c, n)
     if entropic:
         side_dot(entropy, p, cost, c, n)
@@ -369,7 +382,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     if row.grad == NULL:
         return bad
     for r in range(n):
-        scale[r] = row.entries.scale * weights[r]
+        scale[r] = row.entries.scale * weights[r] / (job.temperature if logits else 1.0)
         factor[r] = u[r] + mass[r] + pull[r]
     if job.z_loss != 0.0:
         for r in range(n):

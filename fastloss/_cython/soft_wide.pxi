@@ -135,6 +135,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef real room[CHUNK]
     cdef real e_room[CHUNK]
     cdef real other_room[CHUNK]
+    cdef real rest[CHUNK]
     cdef real f[CHUNK]
     cdef const real* l
     cdef const real* t = other_room
@@ -148,9 +149,10 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double other_sums[2]
     cdef double lse, pull = 0.0, mass = 0.0, shared = 0.0, entropy = 0.0, p, scale, factor, share = 0.0, w_top = 0.0, factor_e
     cdef real e_top
-    l = find_top(job, False, i, &own, room)
+    cdef real other_rest[CHUNK]
+    l = find_top(job, False, i, &own, room, rest)
     if teacher:
-        t = find_top(job, True, i, &other, other_room)
+        t = find_top(job, True, i, &other, other_room, other_rest)
     own_sums[0] = own_sums[1] = other_sums[0] = other_sums[1] = 0.0
     clear_lanes(sums.turn)
     clear_lanes(sums.mass)
@@ -160,10 +162,10 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         if several:
-            l = prepared(job, False, base + start, legal + start, n, own.infinite, room)
+            l = prepared(job, False, base + start, legal + start, n, &own, room, rest)
         if kept:
             e = <real*>row.grad + base + start
-        exp_chunk(l, <real>own.m, e, n, l)
+        exp_prepared(l, rest, &own, e, n, l)
         if start <= own.top < start + n:
             e[own.top - start] = <real>0.0
         add_chunk(own_sums, sum_exponentials(e, n))
@@ -172,8 +174,8 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             fold(sums.turn, sums.turns)
         if teacher:
             if several:
-                t = prepared(job, True, base + start, 0, n, other.infinite, other_room)
-            exp_chunk(t, <real>other.m, f, n, t)
+                t = prepared(job, True, base + start, 0, n, &other, other_room, other_rest)
+            exp_prepared(t, other_rest, &other, f, n, t)
             if start <= other.top < start + n:
                 f[other.top - start] = <real>0.0
                 share = own.m - <double>l[other.top - start]    # what the maximum's own term is
@@ -194,7 +196,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if soft:
             fold(sums.cost, sums.costs)
     finish_sum(&own, own_sums)
-    lse = own.m + own.log
+    lse = (own.m + own.shift) + own.log
     if own.infinite and own.m == own.m:
         lse = INFINITY
     if job.z_loss != 0.0:
@@ -235,12 +237,12 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             e = <real*>row.grad + base + start
         g = <real*>row.grad + base + start if is_native(code, _) else room
         if several and (not kept or job.entropy != 0.0):
-            l = prepared(job, False, base + start, legal + start, n, own.infinite, room)
+            l = prepared(job, False, base + start, legal + start, n, &own, room, rest)
             if not kept:
-                exp_chunk(l, <real>own.m, e, n, l)
+                exp_prepared(l, rest, &own, e, n, l)
         if several and teacher:
-            t = prepared(job, True, base + start, 0, n, other.infinite, other_room)
-            exp_chunk(t, <real>other.m, f, n, t)
+            t = prepared(job, True, base + start, 0, n, &other, other_room, other_rest)
+            exp_prepared(t, other_rest, &other, f, n, t)
         elif several and soft:
             w = shares_of(job, base + start, other_room, n)
         e_top = e[other.top - start] if teacher and start <= other.top < start + n else <real>0.0

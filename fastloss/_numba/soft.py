@@ -9,7 +9,7 @@ from numba import carray
 
 from fastloss._blocks import CHUNK, LANES
 from fastloss._how import FOCAL, JENSEN_SHANNON, LOG_PROBS, LOGITS, POLY, PROBS
-from fastloss._numba._jit import apart, by_type, fma, inline, ptr
+from fastloss._numba._jit import apart, bits, by_type, f32, fma, from_bits, inline, ptr, u64
 from fastloss._numba.blocks import (
     add_lanes,
     belongs,
@@ -20,26 +20,27 @@ from fastloss._numba.blocks import (
     value_at,
 )  # fmt: skip
 from fastloss._numba.primitives_generated import (
-    drop_neg_f32,
     drop_neg_f64,
     exp_f64,
-    exp_neg_f32,
     exp_neg_f64,
+    exp_sum_f32,
     exp_sum_f64,
+    expm1_tail_f64,
     half_over_mean_f64,
     log1p_f64,
     log_f64,
     log_over_mean_f64,
     log_sum_f64,
+    power_f64,
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
-from fastloss._numba.wide import add_chunk, exp_below, exp_chunk, fold, folded, raise_maximum, sum_exponentials, unit_of
-from fastloss.primitives import EXP_MIN_F32, EXP_MIN_F64
+from fastloss._numba.wide import add_chunk, exp_chunk, fold, folded, raise_maximum, sum_exponentials, unit_of
+from fastloss.primitives import EXP_MIN_F64, LN2_HI_F64, LN2_LO_F64, LOG2E, ROUND_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
 FOLDED = 6 * LANES  # where in the lanes the sums of chunks are
 LEAST = 2.2250738585072014e-308  # the smallest normal number
-REALS = 5 * CHUNK  # elements of work for what is in the type that is computed in
+REALS = 7 * CHUNK  # elements of work for what is in the type that is computed in
 ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
 
 
@@ -88,6 +89,10 @@ class Sum(NamedTuple):
     """Of the exponentials of a row; ``soft.pxi`` says what each is."""
 
     m: Any
+    scaled: Any
+    base: Any
+    base_lo: Any
+    shift: Any
     unit: Any
     s: Any
     log: Any
@@ -109,6 +114,7 @@ class Chunk(NamedTuple):
     """Pointers to what is known of a chunk of classes."""
 
     l: Any  # noqa: E741
+    rest: Any
     e: Any
     t: Any
     f: Any
@@ -145,57 +151,204 @@ def open_rows(target, first, n, classes, ignore_index, weight, mask, flags, y, w
 
 
 @inline
-def softcap_f32(x, cap):
-    """The capped logit and its derivative."""
-    a = x / cap
-    a = a + a
-    t = a if a > np.float32(0.0) else -a
-    e = exp_neg_f32(t, np.float32(-EXP_MIN_F32))
-    d = drop_neg_f32(t, np.float32(-EXP_MIN_F32))
-    one = np.float32(1.0)
-    t = cap * (d / (one + e))
-    return t if a > np.float32(0.0) else -t, np.float32(4.0) * e / ((one + e) * (one + e))
+def capped(x, cap):
+    """cap tanh(x / cap), what it has lost, and its derivative."""
+    a = abs(x)
+    y = a / cap
+    y_lo = 2.0 * (fma(-y, cap, a) / cap)
+    y = y + y
+    y_lo = y_lo if y < 747.0 else 0.0
+    y = 747.0 if y > 747.0 else y  # from there on even 4 e is 0
+    t = fma(y, LOG2E, ROUND_F64)
+    n = t - ROUND_F64
+    r = fma(n, -LN2_HI_F64, y)
+    s = fma(n, LN2_LO_F64, -r)
+    s_lo = fma(n, LN2_LO_F64, -r - s) - y_lo
+    # exp(s) - 1 is s + s^2 / 2 and a tail.
+    z = s * s
+    h = 0.5 * z
+    r = s + h
+    rise_lo = (h - (r - s)) + fma(z, expm1_tail_f64(s), fma(0.5, fma(s, s, -z), fma(s_lo, r, s_lo)))
+    rise = r + rise_lo
+    rise_lo = rise_lo - (rise - r)
+    scale = from_bits(u64(0x43F0000000000000) - (bits(t) << u64(52)))
+    four = scale * 2.168404344971009e-19
+    scale = scale * 5.421010862427522e-20
+    part = scale * rise
+    part_lo = scale * rise_lo
+    one = 1.0 - scale
+    num = one - part
+    h = ((one - num) - part) + (((1.0 - one) - scale) - part_lo)
+    one = 1.0 + scale
+    den = one + part
+    part_lo = ((one - den) + part) + (((1.0 - one) + scale) + part_lo)
+    t = num / den
+    slope = fma(rise, four, four) / den / den
+    z = cap * t
+    r = fma(cap, t, -z) + cap * ((fma(-t, den, num) + (h - t * part_lo)) / den)
+    return z if x > 0.0 else -z, r if x > 0.0 else -r, slope
 
 
 @inline
-def softcap_f64(x, cap):
-    a = x / cap
-    a = a + a
-    t = a if a > 0.0 else -a
-    e = exp_neg_f64(t, -EXP_MIN_F64)
-    d = drop_neg_f64(t, -EXP_MIN_F64)
-    t = cap * (d / (1.0 + e))
-    return t if a > 0.0 else -t, 4.0 * e / ((1.0 + e) * (1.0 + e))
+def capped_short(x, cap):
+    """The same for a float32, beside which it loses nothing."""
+    v = np.float64(x)
+    y = abs(v) / cap
+    y = y + y
+    e = exp_neg_f64(y, -EXP_MIN_F64)
+    c = cap * (drop_neg_f64(y, -EXP_MIN_F64) / (1.0 + e))
+    return c if v > 0.0 else -c, 0.0, 4.0 * e / (1.0 + e) / (1.0 + e)
 
 
-softcap_of = by_type(softcap_f32, softcap_f64)
+cap_of = by_type(capped_short, capped)
+
+
+@inline
+def lost_by(a, b, difference):
+    """What the difference a - b has lost (two-sum)."""
+    part = difference - a
+    return (a - (difference - part)) - (b + part)
+
+
+@inline
+def related_f32(like, d, low, inverse, inverse_lo):
+    """The product of two sums, at most 0, and what rounding it has lost."""
+    q = d * inverse
+    q = 0.0 if q > 0.0 else q
+    high = f32(q)
+    lost = f32(q - np.float64(high))
+    return high, lost if (high > f32(-INFINITY)) & (high < f32(0.0)) else f32(0.0)
+
+
+@inline
+def related_f64(like, d, low, inverse, inverse_lo):
+    q = d * inverse
+    q = 0.0 if q > 0.0 else q
+    lost = fma(d, inverse, -q) + fma(d, inverse_lo, low * inverse)
+    return q, lost if (q > -INFINITY) & (q < 0.0) else 0.0
+
+
+related = by_type(related_f32, related_f64)
+
+
+@inline
+def _related_plain_f32(x, base, inverse, inverse_lo):
+    # In float32, which is faster.
+    m, i = f32(base), f32(inverse)
+    j = f32(inverse - np.float64(i))
+    v = x - m
+    part = v - x
+    low = (x - (v - part)) - (m + part)
+    high = v * i
+    high = f32(0.0) if high > f32(0.0) else high
+    low = fma(v, i, -high) + fma(v, j, low * i)
+    return high, low if (high > f32(-INFINITY)) & (high < f32(0.0)) else f32(0.0)
+
+
+@inline
+def _related_plain_f64(x, base, inverse, inverse_lo):
+    d = x - base
+    return related(x, d, lost_by(x, base, d), inverse, inverse_lo)
+
+
+related_plain = by_type(_related_plain_f32, _related_plain_f64)
+
+
+@inline
+def _less_base_f32(x, cap, base, base_lo):
+    return capped_short(x, cap)[0] - base, 0.0
+
+
+@inline
+def _less_base_f64(x, cap, base, base_lo):
+    c, low, _ = capped(x, cap)
+    d = c - base
+    low = lost_by(c, base, d) + (low - base_lo)
+    c = d + low
+    return c, lost_by(d, -low, c)
+
+
+less_base = by_type(_less_base_f32, _less_base_f64)
+
+
+@inline
+def related_capped(x, cap, base, base_lo, inverse, inverse_lo):
+    d, lost = less_base(x, cap, base, base_lo)
+    d = d if x > -INFINITY else np.float64(x)  # an illegal class
+    return related(x, d, lost, inverse, inverse_lo)
+
+
+@inline
+def caps(job, teacher):
+    return not teacher and job.softcap > 0.0
+
+
+@inline
+def scales(job, teacher):
+    """Whether the softmax takes other logits than the given ones."""
+    return caps(job, teacher) or (job.temperature != 1.0 and not (teacher and job.kind == LOG_PROBS))
+
+
+@inline
+def inverse_rest(temperature):
+    """What 1 / temperature has lost."""
+    return -fma(1.0 / temperature, temperature, -1.0) / temperature
+
+
+@inline
+def base_of(job, teacher, m):
+    """A row's maximum, capped, and what that has lost."""
+    if not caps(job, teacher):
+        return np.float64(m), 0.0
+    base, low, _ = cap_of(m, job.softcap)
+    return base, low
 
 
 @apart
 @inline
-def prepare(job, teacher, at, legal, n, infinite, logits, slope, sloped):
-    """Logits of n classes from element ``at`` on, as the softmax takes them; their derivative if it is wanted."""
+def relate(capping, cap, temperature, base, base_lo, logits, rest, n):
+    """Logits become those of the softmax less their row's maximum, exact to twice their digits."""
+    inverse, inverse_lo = 1.0 / temperature, inverse_rest(temperature)
+    if capping:
+        for k in range(n):
+            logits[k], rest[k] = related_capped(logits[k], cap, base, base_lo, inverse, inverse_lo)
+    else:
+        for k in range(n):
+            logits[k], rest[k] = related_plain(logits[k], base, inverse, inverse_lo)
+
+
+exp_sum = by_type(exp_sum_f32, exp_sum_f64)
+
+
+@apart
+@inline
+def exp_related(logits, rest, e, n):
+    """Exponentials of what is related, together with what it has lost."""
+    for k in range(n):
+        e[k] = exp_sum(logits[k], rest[k])
+
+
+@apart
+@inline
+def load_logits(job, teacher, at, legal, n, logits, slope, sloped):
+    """Logits of n classes from element ``at`` on, -inf if they are illegal; the derivatives of what is capped."""
     real = job.like.dtype.type
-    cap, temperature, zero, one = real(job.softcap), real(job.temperature), real(0.0), real(1.0)
+    zero, one, largest, cap = real(0.0), real(1.0), real(np.finfo(real).max), job.softcap
     source = ptr(job.shares if teacher else job.x, at)
     for k in range(n):
         logits[k] = value_at(source, k, job.like)
-    if sloped:
+    if caps(job, teacher):
+        # Only an illegal one is infinite then.
+        for k in range(n):
+            v = logits[k]
+            v = largest if v > largest else v
+            logits[k] = -largest if v < -largest else v
+        if sloped:
+            for k in range(n):
+                slope[k] = real(cap_of(logits[k], cap)[2])
+    elif sloped:
         for k in range(n):
             slope[k] = one
-    if not teacher and cap > zero:
-        if sloped:
-            for k in range(n):
-                logits[k], slope[k] = softcap_of(logits[k], cap)
-        else:
-            for k in range(n):
-                logits[k] = softcap_of(logits[k], cap)[0]
-    if temperature != one and not (teacher and job.kind == LOG_PROBS):
-        for k in range(n):
-            logits[k] = logits[k] / temperature
-        if sloped:
-            for k in range(n):
-                slope[k] = slope[k] / temperature
     if not teacher and job.masked:
         flags, lowest = ptr(job.legal, legal), real(-INFINITY)
         for k in range(n):
@@ -205,20 +358,37 @@ def prepare(job, teacher, at, legal, n, infinite, logits, slope, sloped):
             for k in range(n):
                 v = slope[k]
                 slope[k] = v if flags[k] else zero
-    if infinite:
+
+
+@inline
+def prepare(job, teacher, at, legal, n, own, logits, rest, slope, sloped):
+    """Logits as the softmax takes them, and what they have lost if they are scaled; their derivatives if wanted."""
+    load_logits(job, teacher, at, legal, n, logits, slope, sloped)
+    if own.infinite:
         to_limit(carray(logits, n), 1)
+    if own.scaled:
+        relate(caps(job, teacher), job.softcap, job.temperature, own.base, own.base_lo, logits, rest, n)
+
+
+@inline
+def exp_prepared(job, logits, rest, own, e, n):
+    """The exponentials of a chunk."""
+    if own.scaled:
+        exp_related(logits, rest, e, n)
+    else:
+        exp_chunk(logits, job.like.dtype.type(own.m), e, n)
 
 
 @apart
 @inline
-def find_top(job, teacher, i, logits):
+def find_top(job, teacher, i, logits, rest):
     """The maximum of a row of logits, its place and its unit; ``logits`` keeps the last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
     m, top, infinite = real(-INFINITY), 0, False
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
-        prepare(job, teacher, base + start, legal + start, n, False, logits, logits, False)
+        load_logits(job, teacher, base + start, legal + start, n, logits, logits, False)
         m, place = raise_maximum(logits, n, m)
         if place >= 0:
             top = start + place
@@ -227,37 +397,45 @@ def find_top(job, teacher, i, logits):
         count, nan = 0, 0
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
-            prepare(job, teacher, base + start, legal + start, n, False, logits, logits, False)
+            load_logits(job, teacher, base + start, legal + start, n, logits, logits, False)
             for k in range(n):
                 nan |= logits[k] != logits[k]
                 count += logits[k] == INFINITY
         infinite = True
         m = real(NAN) if nan != 0 or count != 1 else real(0.0)
-        if c <= CHUNK:
-            to_limit(carray(logits, c), 1)
-    return Sum(np.float64(m), unit_of(m, m), 0.0, 0.0, top, infinite)
+    if scales(job, teacher) and m > real(-INFINITY):
+        peak, peak_lo = base_of(job, teacher, m)
+        found = Sum(0.0, True, peak, peak_lo, peak / job.temperature, 1.0, 0.0, 0.0, top, infinite)
+    else:
+        found = Sum(np.float64(m), False, 0.0, 0.0, 0.0, unit_of(m, m), 0.0, 0.0, top, infinite)
+    if c <= CHUNK and (infinite or found.scaled):
+        prepare(job, teacher, base, legal, c, found, logits, rest, logits, False)
+    return found
 
 
 @inline
 def finish_sum(found, sum_):
     """From the sum of the exponentials without one maximum."""
     s = sum_ / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
-    return Sum(found.m, found.unit, s, log1p_f64(s), found.top, found.infinite)
+    return Sum(
+        found.m, found.scaled, found.base, found.base_lo, found.shift, found.unit, s, log1p_f64(s), found.top,
+        found.infinite,
+    )  # fmt: skip
 
 
 @apart
 @inline
-def sum_row(job, teacher, i, logits, e):
+def sum_row(job, teacher, i, logits, rest, e):
     """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
-    found = find_top(job, teacher, i, logits)
+    found = find_top(job, teacher, i, logits, rest)
     sum_ = lost = 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if c > CHUNK:
-            prepare(job, teacher, base + start, legal + start, n, found.infinite, logits, logits, False)
-        exp_chunk(logits, real(found.m), e, n)
+            prepare(job, teacher, base + start, legal + start, n, found, logits, rest, logits, False)
+        exp_prepared(job, logits, rest, found, e, n)
         if start <= found.top < start + n:
             e[found.top - start] = real(0.0)
         sum_, lost = add_chunk(sum_, lost, sum_exponentials(e, ptr(job.lanes, 4 * LANES), n))
@@ -265,11 +443,11 @@ def sum_row(job, teacher, i, logits, e):
 
 
 @inline
-def probabilities(job, teacher, at, legal, start, n, found, logits, e):
+def probabilities(job, teacher, at, legal, start, n, found, logits, rest, e):
     """Logits and exponentials of a chunk, which are there already if it is the only one, and a factor to p."""
     if job.classes > CHUNK:
-        prepare(job, teacher, at, legal, n, found.infinite, logits, logits, False)
-        exp_chunk(logits, job.like.dtype.type(found.m), e, n)
+        prepare(job, teacher, at, legal, n, found, logits, rest, logits, False)
+        exp_prepared(job, logits, rest, found, e, n)
     return 1.0 / (found.unit * (1.0 + found.s))
 
 
@@ -302,7 +480,7 @@ def likeliest(job, i, own, room):
     if own.s != own.s:
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
-            prepare(job, False, base + start, legal + start, n, False, room, room, False)
+            load_logits(job, False, base + start, legal + start, n, room, room, False)
             for k in range(n):
                 if room[k] != room[k]:
                     return start + k
@@ -311,8 +489,8 @@ def likeliest(job, i, own, room):
     # No chunk before has a maximum: only what is higher replaces it.
     start = own.top // CHUNK * CHUNK
     n = min(c - start, CHUNK)
-    prepare(job, False, base + start, legal + start, n, False, room, room, False)
-    return start + first_equal(room, job.like.dtype.type(INFINITY if own.infinite else own.m), n)
+    load_logits(job, False, base + start, legal + start, n, room, room, False)
+    return start + first_equal(room, room[own.top - start], n)
 
 
 @inline
@@ -329,7 +507,7 @@ def terms(job, i, start, n, own, other, spread, a):
     x, shares = ptr(job.x, at), ptr(job.shares, at)
     bad = 0
     if job.input_kind == LOGITS:
-        factor = probabilities(job, False, at, legal, start, n, own, l, e)
+        factor = probabilities(job, False, at, legal, start, n, own, l, a.rest, e)
         for k in range(n):
             p[k] = np.float64(e[k]) * factor
             c[k] = (own.m - np.float64(l[k])) + own.log
@@ -354,7 +532,7 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             w[k] = 0.0
     elif job.kind == LOGITS:
-        factor = probabilities(job, True, at, 0, start, n, other, t, f)
+        factor = probabilities(job, True, at, 0, start, n, other, t, a.rest, f)
         for k in range(n):
             w[k] = np.float64(f[k]) * factor
             h[k] = (np.float64(t[k]) - other.m) - other.log
@@ -414,8 +592,7 @@ def power(q, exponent):
         return q
     if exponent == 2.0:
         return q * q
-    x = log_f64(q)
-    return exp_sum_f64(exponent * x, fma(exponent, x, -(exponent * x)))
+    return power_f64(q, exponent)
 
 
 @inline
@@ -541,7 +718,9 @@ def curve(job, i, at, n, own, a, c, y, sloped):
             elif second == 0.0:
                 d[k] = d[k] * slope * slope
             else:
-                d[k] = d[k] * slope * slope + v[k] * (second * np.float64(a.l[k]) * slope)
+                d[k] = d[k] * slope * slope + v[k] * (
+                    second * (own.base + job.temperature * np.float64(a.l[k])) * slope
+                )
     return 0
 
 
@@ -551,16 +730,16 @@ def weight_of(job, y):
 
 
 @inline
-def own_class(job, i, y, own, pull, spread, entropy, x_y, slope):
+def own_class(job, i, y, own, pull, spread, entropy, x_y, rest, e_y):
     """What an index's class adds: its loss, weights of the derivatives of its cost, the gradient there."""
-    real = job.like.dtype.type
     u = (1.0 - job.smoothing) * weight_of(job, y)
     if job.factored:
         u = u * np.float64(value_at(job.factor, i, job.like))
-    prepare(job, False, i * job.classes + y, i * job.legal_step + y, 1, own.infinite, x_y, slope, True)
+    prepare(job, False, i * job.classes + y, i * job.legal_step + y, 1, own, x_y, rest, x_y, False)
     gap = own.m - np.float64(x_y[0])
     whole = 1.0 + own.s
-    part = np.float64(exp_below(x_y[0], real(own.m))) / own.unit
+    exp_prepared(job, x_y, rest, own, e_y, 1)
+    part = np.float64(e_y[0]) / own.unit
     p_y = part / whole
     q_y = (own.s if gap == 0.0 else whole - part) / whole
     c_y = gap + own.log
@@ -588,28 +767,29 @@ def soft_row(job, i, y, weight):
     c, base, bad = job.classes, i * job.classes, False
     room, doubles, lanes, sums = job.work, job.doubles, ptr(job.lanes, LANES), ptr(job.lanes, FOLDED)
     a = Chunk(
-        ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK), ptr(room, 4 * CHUNK),
-        ptr(doubles, 0), ptr(doubles, CHUNK), ptr(doubles, 2 * CHUNK), ptr(doubles, 3 * CHUNK),
+        ptr(room, 0), ptr(room, 5 * CHUNK), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK),
+        ptr(room, 4 * CHUNK), ptr(doubles, 0), ptr(doubles, CHUNK), ptr(doubles, 2 * CHUNK), ptr(doubles, 3 * CHUNK),
         ptr(doubles, 4 * CHUNK), ptr(doubles, 5 * CHUNK),
     )  # fmt: skip
     p, cost, w, h, v = a.p, a.cost, a.w, a.h, a.v
-    own = other = Sum(0.0, 1.0, 0.0, 0.0, 0, False)
+    own = other = Sum(0.0, False, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0, False)
     u, g_y, value, lse = 0.0, 0.0, 0.0, 0.0
     spread, mass, entropy, drift, more = spread_of(job, i), 0.0, 0.0, 0.0, job.entropy
     pull = bend = rest = 0.0
     shared = job.soft or job.smoothing != 0.0
     jensen, entropic = job.form == JENSEN_SHANNON, more != 0.0 or job.extras
     logits = job.input_kind == LOGITS
-    bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.masked)
+    bent = logits and (job.softcap > 0.0 or job.masked)
+    temperature = job.temperature if logits else 1.0
     if logits:
-        own = sum_row(job, False, i, a.l, a.e)
-        lse = own.m + own.log
+        own = sum_row(job, False, i, a.l, a.rest, a.e)
+        lse = (own.m + own.shift) + own.log
         if own.infinite and own.m == own.m:
             lse = INFINITY
     if job.z_loss != 0.0:
         pull = 2.0 * job.z_loss * lse
     if job.soft and job.kind == LOGITS:
-        other = sum_row(job, True, i, a.t, a.f)
+        other = sum_row(job, True, i, a.t, a.rest, a.f)
     # A divergence from what is no logits needs none of these sums.
     summed = (shared or entropic) and (logits or jensen)
     if summed:
@@ -640,7 +820,7 @@ def soft_row(job, i, y, weight):
         rest, value = folded(ptr(sums, 6)), 0.5 * folded(ptr(sums, 8))
     if job.index:
         # The room of the second sum: an index has no teacher.
-        own_value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope)
+        own_value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope, a.f)
         value = value + own_value
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
@@ -648,7 +828,7 @@ def soft_row(job, i, y, weight):
     put_extras(job, i, lse, entropy, own, a.slope)
     if not job.differentiated and (jensen or not shared):
         return value * weight, bad
-    scale = job.scale * weight
+    scale = job.scale * weight / temperature
     factor = u + mass + pull
     clear(lanes)
     sums[0] = sums[1] = 0.0
@@ -696,12 +876,12 @@ def soft_row(job, i, y, weight):
             v[y - start] = g_y
         slopes = a.slope
         if bent:
-            prepare(job, False, base + start, i * job.legal_step + start, n, own.infinite, a.l, slopes, True)
+            prepare(job, False, base + start, i * job.legal_step + start, n, own, a.l, a.rest, slopes, True)
         if job.curved:
             curve(job, i, start, n, own, a, Curve(factor, bend, entropy, drift, rest), y, bent)
             second = ptr(job.hess, base + start)
             for k in range(n):
-                put(second, k, a.d[k] * scale)
+                put(second, k, a.d[k] / temperature * scale)
         if bent:
             for k in range(n):
                 v[k] = v[k] * np.float64(slopes[k]) if slopes[k] != 0.0 else 0.0

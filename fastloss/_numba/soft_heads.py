@@ -4,9 +4,9 @@ import numpy as np
 
 from fastloss._blocks import SIDE
 from fastloss._how import FOCAL, LOGITS, POLY
-from fastloss._numba._jit import apart, fma, inline, ptr
+from fastloss._numba._jit import apart, inline, ptr
 from fastloss._numba.blocks import value_at
-from fastloss._numba.primitives_generated import exp_sum_f64, log_f64
+from fastloss._numba.primitives_generated import power_f64
 from fastloss._numba.rows import (
     FACTOR,
     G_Y,
@@ -46,8 +46,7 @@ def side_focal(c, p, q, slope, gamma, n):
             slope[r] = q[r] * q[r]
     elif gamma != 0.0:
         for r in range(n):
-            x = log_f64(q[r])
-            slope[r] = exp_sum_f64(gamma * x, fma(gamma, x, -(gamma * x)))
+            slope[r] = power_f64(q[r], gamma)
     for r in range(n):
         x = slope[r]
         slope[r] = x * (1.0 + gamma * p[r] * (c[r] / q[r] if q[r] > 0.0 else 1.0)) if p[r] > 0.0 else x

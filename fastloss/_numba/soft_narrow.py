@@ -15,14 +15,21 @@ from fastloss._numba.primitives_generated import exp_f64, log1p_f64, log_f64
 from fastloss._numba.rows import INFINITY, NAN, NEAR, absorb, to_limit
 from fastloss._numba.soft import (
     UNIT_DOMAIN,
+    base_of,
     belongs_or_nan,
+    caps,
+    exp_related,
     first_legal,
+    inverse_rest,
     jensen_terms,
+    load_logits,
     log_share,
     nan_of,
     open_rows,
-    prepare,
     pulled,
+    related_capped,
+    related_plain,
+    scales,
     slopes_of_shares,
     spread_of,
     weighed_cost,
@@ -30,7 +37,7 @@ from fastloss._numba.soft import (
 from fastloss._numba.soft_heads import side_focal, side_poly
 from fastloss._numba.tiles import transpose
 
-FLAT, SLOPES, BESIDE, L, E, T, F, SIDES = (k * CHUNK for k in range(8))  # where in the room of reals
+FLAT, SLOPES, BESIDE, L, E, T, F, REST, SIDES = (k * CHUNK for k in range(9))  # where in the room of reals
 REALS = SIDES + 2 * SIDE
 MASS, ENTROPY, DRIFT, SHARED, SPREAD, U, C_Y, P_Y, Q_Y, G_Y, SLOPE, SPARE, FACTOR, SCALE, PULL, AT, Y, WEIGHT = (
     5 * CHUNK + k * SIDE for k in range(18)
@@ -111,20 +118,39 @@ def columns(flat, x, y, c, n, padded):
 
 
 @inline
-def prepare_tile(job, teacher, first, y, n, padded, flat, slope, sloped, x):
-    """Logits as the softmax takes them; their derivatives stay row by row."""
+def load_tile_logits(job, teacher, first, y, n, padded, flat, slope, sloped, x):
+    """load_logits(); derivatives stay row by row."""
     c, at = job.classes, ptr(flat, 0)
     if teacher or not job.masked or job.legal_step > 0:
-        prepare(job, teacher, first * c, first * c, n * c, False, at, slope, sloped)
+        load_logits(job, teacher, first * c, first * c, n * c, at, slope, sloped)
     else:
         for r in range(n):
-            prepare(job, False, (first + r) * c, 0, c, False, ptr(at, r * c), ptr(slope, r * c), sloped)
+            load_logits(job, False, (first + r) * c, 0, c, ptr(at, r * c), ptr(slope, r * c), sloped)
     columns(flat, x, y, c, n, padded)
+
+
+@inline
+def relate_tile(job, teacher, x, rest, m, out, c, n):
+    """relate() for rows side by side; as long as ``out`` has no sums, s and log keep what their maxima are."""
+    base, base_lo, cap = out.s, out.log, job.softcap
+    inverse, inverse_lo = 1.0 / job.temperature, inverse_rest(job.temperature)
+    for r in range(n):
+        base[r], base_lo[r] = base_of(job, teacher, m[r])
+        out.lse[r] = base[r] / job.temperature if abs(out.lse[r]) < INFINITY else out.lse[r]
+        m[r] = m[r] - m[r]
+    for k in range(c):
+        a, b = ptr(x, k * n), ptr(rest, k * n)
+        if caps(job, teacher):
+            for r in range(n):
+                a[r], b[r] = related_capped(a[r], cap, base[r], base_lo[r], inverse, inverse_lo)
+        else:
+            for r in range(n):
+                a[r], b[r] = related_plain(a[r], base[r], inverse, inverse_lo)
 
 
 @apart
 @inline
-def sum_tile(x, places, e, beside, sides, lost, out, c, n, padded):
+def sum_tile(job, teacher, x, places, e, beside, rest, sides, lost, out, c, n, padded):
     """As sum_row; the maxima's places only if they are wanted: as of likeliest, but -1 if nothing is above -inf."""
     m, ones = sides[:padded], sides[SIDE : SIDE + padded]
     lowest, size = sides.dtype.type(-INFINITY), c * padded
@@ -164,9 +190,13 @@ def sum_tile(x, places, e, beside, sides, lost, out, c, n, padded):
                 to_limit(x[r : c * padded], padded)
                 for k in range(c):
                     beside[k * padded + r] = m[r]
-    for k in range(size):
-        e[k] = x[k]
-    exp_apart(ptr(e, 0), ptr(beside, 0), size, near)
+    if scales(job, teacher):
+        relate_tile(job, teacher, x, rest, m, out, c, padded)
+        exp_related(ptr(x, 0), rest, ptr(e, 0), size)
+    else:
+        for k in range(size):
+            e[k] = x[k]
+        exp_apart(ptr(e, 0), ptr(beside, 0), size, near)
     side_sums(e, lost[SIDE : SIDE + padded], ones, lost[:padded], c)
     for r in range(padded):
         out.m[r] = m[r]
@@ -302,8 +332,9 @@ def other_shares(job, first, y, count, n, other, work, room, w, h):
         for k in range(size):
             w[k] = 0.0
     elif job.kind == LOGITS:
-        prepare_tile(job, True, first, y, count, n, flat, ptr(flat, 0), False, t)
-        sum_tile(t, False, f, work[BESIDE : BESIDE + CHUNK], work[SIDES:], room[LOST:], other, c, count, n)
+        load_tile_logits(job, True, first, y, count, n, flat, ptr(flat, 0), False, t)
+        beside, rest = work[BESIDE : BESIDE + CHUNK], ptr(work, REST)
+        sum_tile(job, True, t, False, f, beside, rest, work[SIDES:], room[LOST:], other, c, count, n)
         side_shares(w, ptr(f, 0), other, c, n)
         if job.divergence:
             for k in range(c):
@@ -427,7 +458,7 @@ def soft_tile(job, first, count, n, values, work, room, ints):
     own, other = sums_at(room, OWN), sums_at(room, OTHER)
     soft, jensen = job.soft or job.smoothing != 0.0, job.form == JENSEN_SHANNON
     logits, entropic = job.input_kind == LOGITS, more != 0.0 or job.extras
-    bent = logits and (job.softcap > 0.0 or job.temperature != 1.0 or job.masked)
+    bent = logits and (job.softcap > 0.0 or job.masked)
     for r in range(n):
         mass[r] = 0.0
         entropy[r] = 0.0
@@ -441,8 +472,9 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         for r in range(count):
             spread[r] = spread_of(job, first + r)
     if logits:
-        prepare_tile(job, False, first, y, count, n, flat, slopes, bent, x)
-        sum_tile(x, job.extras, e, beside, work[SIDES:], room[LOST:], own, c, count, n)
+        load_tile_logits(job, False, first, y, count, n, flat, slopes, bent, x)
+        rest = ptr(work, REST)
+        sum_tile(job, False, x, job.extras, e, beside, rest, work[SIDES:], room[LOST:], own, c, count, n)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
@@ -498,7 +530,7 @@ def soft_tile(job, first, count, n, values, work, room, ints):
     if not job.differentiated:
         return bad
     for r in range(n):
-        scale[r] = job.scale * weights[r]
+        scale[r] = job.scale * weights[r] / (job.temperature if logits else 1.0)
         factor[r] = u[r] + mass[r] + pull[r]
     if job.z_loss != 0.0:
         for r in range(n):

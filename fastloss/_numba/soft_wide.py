@@ -10,6 +10,7 @@ from fastloss._numba.rows import INFINITY
 from fastloss._numba.soft import (
     FOLDED,
     UNIT_DOMAIN,
+    exp_prepared,
     find_top,
     finish_sum,
     log_share,
@@ -18,7 +19,7 @@ from fastloss._numba.soft import (
     prepare,
     put_extras,
 )  # fmt: skip
-from fastloss._numba.wide import absorb, add_chunk, exp_chunk, fold, folded, is_short, sum_exponentials
+from fastloss._numba.wide import absorb, add_chunk, fold, folded, is_short, sum_exponentials
 
 
 @inline
@@ -158,13 +159,14 @@ def wide_row(job, i, y, weight):
     c, base, legal, bad = job.classes, i * job.classes, i * job.legal_step, False
     several, teacher, entropic = c > CHUNK, job.soft and job.kind == LOGITS, job.entropy != 0.0 or job.extras
     logits, e, t, f = ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK)
+    rest, other_rest = ptr(room, 5 * CHUNK), ptr(room, 6 * CHUNK)
     sums, turn, mass_lanes = ptr(job.lanes, LANES), ptr(job.lanes, 2 * LANES), ptr(job.lanes, 3 * LANES)
     cost, turns = ptr(job.lanes, 4 * LANES), ptr(job.lanes, FOLDED)
     masses, costs = ptr(turns, 2), ptr(turns, 4)
     own_sum = own_lost = other_sum = other_lost = 0.0
     pull = mass = shared = entropy = value = u = g_y = share = w_top = 0.0
-    own = find_top(job, False, i, logits)
-    other = find_top(job, True, i, t) if teacher else own
+    own = find_top(job, False, i, logits, rest)
+    other = find_top(job, True, i, t, other_rest) if teacher else own
     for k in range(3 * LANES):
         turn[k] = 0.0
     for k in range(6):
@@ -172,8 +174,8 @@ def wide_row(job, i, y, weight):
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if several:
-            prepare(job, False, base + start, legal + start, n, own.infinite, logits, logits, False)
-        exp_chunk(logits, real(own.m), e, n)
+            prepare(job, False, base + start, legal + start, n, own, logits, rest, logits, False)
+        exp_prepared(job, logits, rest, own, e, n)
         if start <= own.top < start + n:
             e[own.top - start] = real(0.0)
         own_sum, own_lost = add_chunk(own_sum, own_lost, sum_exponentials(e, sums, n))
@@ -182,8 +184,8 @@ def wide_row(job, i, y, weight):
             fold(turn, turns)
         if teacher:
             if several:
-                prepare(job, True, base + start, 0, n, other.infinite, t, t, False)
-            exp_chunk(t, real(other.m), f, n)
+                prepare(job, True, base + start, 0, n, other, t, other_rest, t, False)
+            exp_prepared(job, t, other_rest, other, f, n)
             if start <= other.top < start + n:
                 f[other.top - start] = real(0.0)
                 share = own.m - np.float64(logits[other.top - start])  # what the maximum's own term is
@@ -203,7 +205,7 @@ def wide_row(job, i, y, weight):
         if job.soft:
             fold(cost, costs)
     own = finish_sum(own, own_sum + own_lost)
-    lse = own.m + own.log
+    lse = (own.m + own.shift) + own.log
     if own.infinite and own.m == own.m:
         lse = INFINITY
     if job.z_loss != 0.0:
@@ -221,7 +223,7 @@ def wide_row(job, i, y, weight):
         shared = folded(costs) + (mass * own.log if mass != 0.0 else nan_of(own.log))
     if job.index:
         # The room of the second sum: an index has no teacher.
-        value, u, _, g_y = own_class(job, i, y, own, mass + pull, 0.0, entropy, t, f)
+        value, u, _, g_y = own_class(job, i, y, own, mass + pull, 0.0, entropy, t, other_rest, f)
     if job.z_loss != 0.0:
         shared = shared + job.z_loss * lse * lse
     put_extras(job, i, lse, entropy, own, ptr(room, 4 * CHUNK))
@@ -241,11 +243,11 @@ def wide_row(job, i, y, weight):
         n = min(c - start, CHUNK)
         g = ptr(job.grad, base + start)
         if several:
-            prepare(job, False, base + start, legal + start, n, own.infinite, logits, logits, False)
-            exp_chunk(logits, real(own.m), e, n)
+            prepare(job, False, base + start, legal + start, n, own, logits, rest, logits, False)
+            exp_prepared(job, logits, rest, own, e, n)
         if several and teacher:
-            prepare(job, True, base + start, 0, n, other.infinite, t, t, False)
-            exp_chunk(t, real(other.m), f, n)
+            prepare(job, True, base + start, 0, n, other, t, other_rest, t, False)
+            exp_prepared(job, t, other_rest, other, f, n)
         elif several and job.soft:
             load_shares(job, base + start, t, n)
         w = f if teacher else t

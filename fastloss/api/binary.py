@@ -131,7 +131,8 @@ def sigmoid_focal_loss(
         dloss/ds = -alpha_t q^gamma (gamma p softplus(-s) + q)
         d2loss/ds2 = alpha_t q^gamma (gamma p softplus(-s) (gamma p - q) + p q (2 gamma + 1))
 
-    Both tails keep full relative accuracy for any ``gamma``: no power of 1 - p is formed. The Hessian may be negative
+    Both tails keep their relative accuracy: no power of 1 - p is formed. The power makes ``gamma`` times as much of the
+    error of log(q), which is that of a rounding: hence the bound that grows with ``gamma``. The Hessian may be negative
     (see ``floor`` of :func:`grad_hess`). The convention is that of ``torchvision.ops.sigmoid_focal_loss``.
 
     References

@@ -57,7 +57,7 @@ def softmax_focal_loss(
     {classes}
     {index}
     gamma : float, default 2.0
-        Focusing exponent, non-negative; 0 is cross-entropy.
+        Focusing exponent, between 0 and 1000; 0 is cross-entropy.
     label_smoothing : float, default 0.0
         Share of the target's probability that is spread evenly over all classes, in the cross-entropy.
     weight : array_like of float, shape (C,), optional
@@ -81,7 +81,8 @@ def softmax_focal_loss(
         loss   = -w_y q^gamma log p_y
         grad_k = w_y q^(gamma - 1) (q - gamma p_y log p_y) (p_k - [k = y])
 
-    At p_y = 1 loss and gradient are 0, also for gamma < 1. With label smoothing s it is (1 - s) of that and, as in
+    At p_y = 1 loss and gradient are 0, also for gamma < 1. The power makes ``gamma`` times as much of q's relative
+    error: hence the bound that grows with ``gamma``. With label smoothing s it is (1 - s) of that and, as in
     cross-entropy, -(s / C) sum of w_k log p_k, which nothing modulates.
 
     References

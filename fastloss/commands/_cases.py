@@ -51,6 +51,12 @@ class Case:
     params: dict[str, Any]
     tiny_exact: bool = True
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What the loss's formula gets as parameters."""
+        names = [p.name for p in self.loss.params]
+        return self.loss.parse({k: v for k, v in self.params.items() if k in names and not isinstance(v, np.ndarray)})
+
     def call(self, backend: str, **common):
         """Call the public function."""
         return getattr(fl, self.loss.name)(self.x, *self.others, **self.params, **common, backend=backend)

@@ -22,23 +22,28 @@ import numpy as np
 import fastloss as fl
 
 from .. import _cython, reference
-from ..registry import DOMAINS, FORMULAS, LOSSES
+from ..registry import DOMAINS, FORMULAS, LOSSES, Loss, Param, non_negative, optional, positive
 from . import _ulp
 
 # Of a task: inputs at a time, and random inputs of a loss.
 CHUNK, SLICE, POINTS = 1 << 22, 1 << 16, 1 << 17
+SETS = 16  # of parameters, in a task of a loss that has some
 WIDTHS = (2, 3, 10, 64, 65, 1000, 10_000, 100_000)
 TERMS = 10**8
 BINARY = "binary_cross_entropy_with_logits"
 KINDS = ("normal", "subnormal", "special")
 # References of losses of rows.
 ROWS: dict[str, Callable] = {
-    "cross_entropy": _ulp.cross_entropy_rows,
     "nll_loss": _ulp.nll_rows,
     **{name: partial(_ulp.margin_rows, name) for name in ("multi_margin_loss", "crammer_singer_loss")},
-    **{name: partial(_ulp.softmax_rows, name) for name in ("softmax_focal_loss", "poly_loss", "policy_gradient_loss")},
+    **{
+        name: partial(_ulp.softmax_rows, name)
+        for name in ("cross_entropy", "softmax_focal_loss", "poly_loss", "policy_gradient_loss")
+    },
     **{name: partial(_ulp.divergence_rows, name) for name in ("kl_div", "js_div")},
 }
+# What cross-entropy takes besides what the registry knows.
+OPTIONS = (non_negative("z_loss", 0.0), optional(positive("softcap", 1.0)), positive("temperature", 1.0))
 
 Found = dict[str, dict[str, tuple[float, str]]]
 
@@ -111,7 +116,7 @@ def budgets() -> dict[str, dict[str, float]]:
             # Other second derivatives may be sums that cancel.
             table[f"{facts.name} hess {dtype}"] = {"normal": HESS_ULP, "subnormal": SUBNORMAL_ULP}
             # In units of 2^-23 (2^-52) of the gradient's range: its zero is ill-conditioned.
-            table[f"{facts.name} grad, soft targets {dtype}"] = {"normal": 1.0}
+            table[f"{facts.name} grad, soft targets {dtype}"] = {"normal": 1.5}
     table["sum of 10^8 losses float32"] = {"normal": 0.51}
     return {row: kinds | {"special": 0.0} for row, kinds in table.items()}
 
@@ -186,9 +191,12 @@ def merge(into: Found, found: Found) -> None:
 # --- measuring
 
 
-def _note(found: Found, row: str, actual, wanted, inputs, settle=None, size=0) -> np.ndarray:
-    """Enter the largest errors of a row; returns all of them. A size above the results' gives its unit instead."""
-    errors = _ulp.errors(actual, wanted, size)
+def _note(found: Found, row: str, actual, wanted, inputs, settle=None, size=0, part=1.0) -> np.ndarray:
+    """Enter the largest errors of a row; returns all of them. A size above the results' gives its unit instead.
+
+    Where the bound has grown with parameters, the table's is but a part of it, and that part of the error is entered.
+    """
+    errors = _ulp.errors(actual, wanted, size) * part
     # Above the reference's own error: 2^-29 ULP in float64 for float32; in long double for float64 2^-11, but more in
     # the exponential of a large product.
     doubt = 0.05 if actual.dtype == np.float64 else 1e-5
@@ -201,13 +209,20 @@ def _note(found: Found, row: str, actual, wanted, inputs, settle=None, size=0) -
         if settle is not None and kind != "special" and errors[at] > bound - doubt and np.isfinite(errors[at]):
             near = index[errors[index] > bound - doubt][:200]
             sizes = np.broadcast_to(size, errors.shape)
-            errors[near] = [_settled(actual[i], settle(*(float(v[i]) for v in inputs)), sizes[i]) for i in near]
+            exact = [settle(*(float(v[i]) for v in inputs)) for i in near]
+            errors[near] = [part * _settled(actual[i], value, sizes[i]) for i, value in zip(near, exact, strict=True)]
             at = index[np.argmax(errors[index])]
         merge(found, {row: {kind: (float(errors[at]), _place(inputs, at))}})
     return errors
 
 
 _bounds = cache(budgets)
+
+
+def _parts(facts: Loss, values: tuple[float, ...], more: float = 0.0) -> tuple[float, float]:
+    """What the bounds of loss and gradient are of those for some parameters, and of a few ULP more."""
+    loss, grad = facts.bounds(values)
+    return facts.loss_ulp / (loss + more), facts.grad_ulp / (grad + more)
 
 
 def _place(inputs, at: int) -> str:
@@ -375,6 +390,10 @@ def _measure(found: Found, name: str, params: dict[str, Any], arrays, variants: 
     given = (*(a.astype(wide) for a in arrays), *map(wide, values))
     wanted = _ulp.formula_of_arrays(name)(*given)
     wanted = [np.broadcast_to(np.asarray(w, wide), arrays[0].shape) for w in wanted]
+    if "scale" in params:
+        # A residual over its scale may overflow where the loss would not.
+        inside = ~(np.abs(given[0] - given[1]) > np.finfo(dtype).max * params["scale"])
+        arrays, wanted = tuple(a[inside] for a in arrays), [w[inside] for w in wanted]
     sizes: list[Any] = [0, 0, 0]
     if facts.sums is not None:
         terms = partial(facts.sums, exp=np.exp, log=lambda v: abs(np.log(abs(v))))
@@ -382,12 +401,15 @@ def _measure(found: Found, name: str, params: dict[str, Any], arrays, variants: 
         # Terms beyond the type's range are none of the promise.
         inside = np.all([~(size > np.finfo(dtype).max) for size in sizes[:2]], axis=0)
         arrays, wanted = tuple(a[inside] for a in arrays), [w[inside] for w in wanted]
-        sizes[:2] = [size[inside] for size in sizes[:2]]
-    errors = []
+        # A subnormal term has few digits, and of a large parameter times that comes a normal number with no more.
+        least = np.finfo(dtype).tiny * max(1.0, *map(abs, values)) if values else 0
+        sizes[:2] = [np.maximum(size[inside], least) for size in sizes[:2]]
+    errors, parts = [], (*_parts(facts, values), 1.0)
     for results, problems in _results(name, arrays, params, variants):
         for number, what in enumerate(("loss", "grad", "hess")[: 3 if name == BINARY else 2]):
             settle, row = partial(_settle_loss, name, values, number), f"{name} {what} {dtype}"
-            errors.append(_note(found, row, results[number], wanted[number], arrays, settle, sizes[number]))
+            size, part = sizes[number], parts[number]
+            errors.append(_note(found, row, results[number], wanted[number], arrays, settle, size, part))
         for problem in problems:
             merge(found, {f"{name} loss {dtype}": {"special": (math.inf, f"other bits: {problem}")}})
     return arrays, errors
@@ -419,17 +441,37 @@ def _binary_slice(found: Found, x: np.ndarray, variants: bool) -> None:
         merge(found, {f"{BINARY} loss float32": {"special": (math.inf, f"targets 0 and 1 differ from {x[0]}")}})
 
 
-def _params(facts, random: bool, rng) -> dict[str, float]:
-    """The defaults; or parameters between 0 and 2 that every float type holds exactly."""
+def _params(facts: Loss, random: bool, rng) -> dict[str, Any]:
+    """The defaults, or parameters from all over what is allowed."""
     if not random:
         # What would come from the data is given.
-        return {p.name: p.default for p in facts.params if getattr(p, "derive", False)}
-    found = {}
+        return {p.name: p.default for p in facts.params if p.derive}
+    found: dict[str, Any] = {}
     for p in facts.params:
-        drawn = [v for v in (rng.integers(1, 2049, 32) / 1024).tolist() if p.valid(v)]
-        if p.flag or drawn:
-            found[p.name] = bool(rng.integers(0, 2)) if p.flag else drawn[0]
+        found[p.name] = [_drawn(p, rng) for _ in range(rng.integers(1, p.length + 1))] if p.length else _drawn(p, rng)
     return found
+
+
+def _drawn(p: Param, rng) -> Any:
+    """A value of a parameter: of any size, near 0, 1 or 2, a short fraction, or at an end of what is allowed."""
+    if p.flag:
+        return bool(rng.integers(0, 2))
+    if p.nullable and rng.random() < 0.25:
+        return None
+    if rng.random() < 0.1:
+        ends = [v for v in ENDS if p.valid(v)]
+        return float(ends[rng.integers(0, len(ends))])
+    for _ in range(1000):
+        reach = rng.choice([2.0, 10.0, 100.0])
+        size = np.exp2(rng.uniform(-reach, reach))
+        value = float(rng.choice([size, -size, 1 - size, 2 - size, 1 + size, np.ceil(8 * size) / 8]))
+        if p.valid(value):
+            return value
+    return p.default
+
+
+# What some parameter's values end at.
+ENDS = (0.0, 2.0**-100, 0.5 - 2.0**-23, 1 - 2.0**-23, 1.0, 1 + 2.0**-23, 2 - 2.0**-23, 2.0, 1000.0, 2.0**100)
 
 
 def _points(facts, dtype: str, rng, seed: int, share: float) -> tuple[np.ndarray, ...]:
@@ -472,16 +514,19 @@ def _loss(task: Task, share: float) -> Found:
     found: Found = {}
     facts = LOSSES[task.name]
     rng = np.random.default_rng([task.number, task.detail])
-    params = _params(facts, bool(task.detail), rng)
-    arrays = _points(facts, task.dtype, rng, task.number, share)
-    if facts.name == BINARY and task.detail:
-        _soft(found, facts, params, arrays[0], rng)
-        return found
+    # Few points of many sets of parameters.
+    sets = math.ceil(SETS * share) if task.detail else 1
+    for number in range(sets):
+        params = _params(facts, bool(task.detail), rng)
+        arrays = _points(facts, task.dtype, rng, sets * task.number + number, share / sets)
+        if facts.name == BINARY and task.detail:
+            _soft(found, facts, params, arrays[0], rng)
+            continue
 
-    def measure(*arrays):
-        return _measure(found, task.name, params, _inside(facts, arrays))
+        def measure(*arrays, params=params):
+            return _measure(found, task.name, params, _inside(facts, arrays))
 
-    _climb(arrays, measure, rng, 8 if share == 1 else 3)
+        _climb(arrays, measure, rng, 8 if share == 1 else 3)
     return found
 
 
@@ -525,10 +570,16 @@ def _rows(task: Task, share: float) -> Found:
         args = (x, y, rng.standard_normal(count).astype(x.dtype))
     if LOSSES[task.name].target == "distribution":
         args = (x, shares(x, rng))
-    loss, grad, *sizes = ROWS[task.name](*args)
+    facts = LOSSES[task.name]
+    options = _options(facts, rng) if task.number % 2 and facts.params else {}
+    loss, grad, *sizes = ROWS[task.name](*args, **options)
+    # Capped logits are right to 60 bits, of float32 to 50.
+    reach = min(options.get("softcap") or 0.0, np.abs(x).max()) / min(options.get("temperature", 1.0), 1.0)
+    more = reach / 64 if task.dtype == "float64" else reach * 2.0**-25
+    parts = _parts(facts, facts.parse({p.name: options[p.name] for p in facts.params if p.name in options}), more)
     first = None
     for backend in (b for b in fl.backends() if b != "numpy"):
-        call = partial(getattr(fl, task.name), reduction="none", backend=backend, n_threads=1)
+        call = partial(getattr(fl, task.name), reduction="none", backend=backend, n_threads=1, **options)
         result, lossy, inside = call(*args), call(*args, grad=False), x.copy()
         inplace = call(inside, *args[1:], out=inside)
         same = _same(lossy.loss, result.loss) and _same(inplace.grad, result.grad)
@@ -537,8 +588,18 @@ def _rows(task: Task, share: float) -> Found:
         if not same:
             merge(found, {f"{task.name} loss {task.dtype}": {"special": (math.inf, f"other bits: {backend} {task}")}})
         first = result
-        for what, actual, exact, size in zip(("loss", "grad"), result, (loss, grad), sizes or (0, 0), strict=True):
-            _note(found, f"{task.name} {what} {task.dtype}", actual.ravel(), exact.ravel(), task, size=np.ravel(size))
+        results = zip(("loss", "grad"), result, (loss, grad), sizes or (0, 0), parts, strict=True)
+        for what, actual, exact, size, part in results:
+            row = f"{task.name} {what} {task.dtype}"
+            _note(found, row, actual.ravel(), exact.ravel(), task, None, np.ravel(size), part)
+    return found
+
+
+def _options(facts: Loss, rng) -> dict[str, Any]:
+    """Parameters of a loss of rows, and half of the time what cross-entropy takes besides."""
+    found = _params(facts, True, rng)
+    if facts.name == "cross_entropy":
+        found |= {p.name: _drawn(p, rng) for p in OPTIONS if rng.integers(0, 2)}
     return found
 
 

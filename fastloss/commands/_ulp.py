@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,43 +85,94 @@ def sigmoid_parts(x, wide):
         return np.maximum(z, 0) + np.log1p(tail), np.where(z < 0, tail, 1) / (1 + tail)
 
 
-def _exponentials(x):
-    """Logits less their row's maximum as high + low, its place, their exponentials, and the sum of all but one."""
-    z = x.astype(np.longdouble)
+class Shares(NamedTuple):
+    """Softmax of rows in long double."""
+
+    top: np.ndarray  # places of the maxima
+    peak: np.ndarray  # what stands there, as the softmax takes it
+    costs: np.ndarray  # -log p
+    p: np.ndarray
+    others: np.ndarray  # 1 - p
+    slope: np.ndarray  # derivatives of what the softmax takes
+
+
+def shares_of(x, temperature=1.0, softcap=None) -> Shares:
+    """The softmax of rows; no difference of logits is rounded."""
+    z, t = x.astype(np.longdouble), np.longdouble(temperature)
     rows, top = np.arange(len(z)), z.argmax(axis=1)
     m = z[rows, top][:, None]
-    high = z - m
+    high, slope, peak = z - m, np.ones_like(z), m
     back = high + m  # two-sum: high + low is z - m exactly
     low = (z - back) - (m - (back - high))
+    if softcap is not None:
+        # tanh a - tanh b = tanh(a - b) (1 - tanh a tanh b), and that of one sign by what is missing to 1.
+        cap = np.longdouble(softcap)
+        a, b = z / cap, m / cap
+        far_a, far_b = (2 / (np.exp(2 * np.abs(v)) + 1) for v in (a, b))
+        rest = np.where((a > 0) == (b > 0), far_a + far_b - far_a * far_b, 1 - np.tanh(a) * np.tanh(b))
+        high, low, peak, slope = (
+            cap * np.tanh((high + low) / cap) * rest,
+            0 * low,
+            cap * np.tanh(b),
+            1 / np.cosh(a) ** 2,
+        )
+    high, low, peak, slope = high / t, low / t, peak / t, slope / t
     e = np.exp(high) * (1 + low)
     e[rows, top] = 0
     s = e.sum(axis=1)
+    others = 1 - e / (1 + s)[:, None]
+    others[rows, top] = s / (1 + s)
     e[rows, top] = 1
-    return high, low, top, e, s
+    return Shares(top, peak[:, 0], -high + (np.log1p(s)[:, None] - low), e / (1 + s)[:, None], others, slope)
 
 
-def cross_entropy_rows(x, y):
-    """Loss and gradient of rows of logits in long double; no difference of logits is rounded."""
-    high, low, top, e, s = _exponentials(x)
-    rows, total = np.arange(len(x)), 1 + s
-    loss = -high[rows, y] + (np.log1p(s) - low[rows, y])
-    grad = e / total[:, None]
-    grad[rows, y] = -np.where(top == y, s, total - e[rows, y]) / total
-    return loss, grad
+def cross_entropy_rows(x, y, label_smoothing=0.0, z_loss=0.0, softcap=None, temperature=1.0):
+    """Loss and gradient in long double of rows of logits, and the sizes of the terms they are sums of."""
+    return softmax_rows("cross_entropy", x, y, None, label_smoothing, z_loss, softcap, temperature)
 
 
-def softmax_rows(name, x, y, advantages=None):
-    """Loss and gradient in long double of what cross-entropy is a part of, with default parameters."""
-    loss, grad = cross_entropy_rows(x, y)
-    p, q = np.exp(-loss), -grad[np.arange(len(x)), y]  # of the target, and 1 - p
+def softmax_rows(
+    name, x, y, advantages=None, label_smoothing=0.0, z_loss=0.0, softcap=None, temperature=1.0, gamma=2.0, epsilon=1.0,
+    entropy_coef=0.0,
+):  # fmt: skip
+    """The same of what cross-entropy is a part of."""
+    found, rows = shares_of(x, temperature, softcap), np.arange(len(x))
+    p, costs = found.p, found.costs
+    c, p_y, q = costs[rows, y], p[rows, y], found.others[rows, y]
+    value, slope = c, np.ones_like(c)
+    terms, slopes = c, slope  # their sizes
     if name == "softmax_focal_loss":
-        value, slope = q * q * loss, q * (q + 2 * p * loss)
+        power = np.exp(np.longdouble(gamma) * np.where(q > 0, np.log(q), -np.inf if gamma else 0))
+        value = terms = np.where(power > 0, power * c, 0)
+        slope = slopes = power * (1 + np.longdouble(gamma) * p_y * np.where(q > 0, c / q, 1))
     elif name == "poly_loss":
-        value, slope = loss + q, 1 + p
-    else:
-        slope = advantages.astype(np.longdouble)
-        value = slope * loss
-    return value, slope[:, None] * grad
+        for k, each in enumerate(np.atleast_1d(epsilon)):
+            each = np.longdouble(each)
+            value, slope = value + each * q ** (k + 1) / (k + 1), slope + each * p_y * q**k
+            # A power's error is as many times its base's.
+            terms, slopes = terms + abs(each) * q ** (k + 1), slopes + abs(each) * p_y * q**k * max(k, 1)
+    u = (1 - np.longdouble(label_smoothing)) * (1 if advantages is None else advantages.astype(np.longdouble))
+    spread, z, more = np.longdouble(label_smoothing) / x.shape[1], np.longdouble(z_loss), np.longdouble(entropy_coef)
+    log = costs[rows, found.top]
+    lse, lse_size = found.peak + log, abs(found.peak) + log
+    # Subnormal probabilities and derivatives have few digits, which a factor does not give back.
+    tiny = np.finfo(x.dtype).tiny
+    least = np.maximum(p, tiny)
+    entropy, entropy_size = np.where(p > 0, p * costs, 0).sum(axis=1), np.where(p > 0, least * costs, 0).sum(axis=1)
+    every = spread * costs.sum(axis=1) if spread else 0
+    loss = u * value + every + z * lse**2 - more * entropy
+    size = abs(u) * terms + every + z * lse_size**2 + abs(more) * entropy_size
+    pull, pull_size = label_smoothing + 2 * z * lse, label_smoothing + 2 * z * lse_size
+    own = np.zeros(x.shape, bool)
+    own[rows, y] = True
+    given, given_size = (u * slope)[:, None], (abs(u) * slopes)[:, None]
+    grad = np.where(own, p * pull[:, None] - given * found.others, p * (pull[:, None] + given)) - spread
+    sizes = least * pull_size[:, None] + np.where(own, np.maximum(found.others, tiny), least) * given_size + spread
+    if more:
+        bonus = np.where(p > 0, p * (entropy[:, None] - costs), 0)
+        grad = grad + more * bonus
+        sizes = sizes + abs(more) * np.where(p > 0, least * (entropy_size[:, None] + costs), 0)
+    return loss, grad * found.slope, size, sizes * np.maximum(found.slope, tiny / temperature)
 
 
 def _over_mean(a, b):
@@ -130,28 +181,29 @@ def _over_mean(a, b):
     return np.where(a > 0, a * np.where(np.isfinite(near), near, np.log(2) + np.log(a) - np.log(b)), 0)
 
 
-def divergence_rows(name, x, w):
+def divergence_rows(name, x, w, temperature=1.0):
     """Loss and gradient in long double of rows of logits and probabilities, and the sizes of what may cancel.
 
     The loss is a sum of terms of both signs. The gradient's zero is where both distributions meet: what an error of
     one part in its own size does to it counts as a term.
     """
-    high, low, _, e, s = _exponentials(x)
-    w = w.astype(np.longdouble)
-    p = e / (1 + s)[:, None]
+    found = shares_of(x, temperature)
+    w, p, t = w.astype(np.longdouble), found.p, np.longdouble(temperature)
+    info = np.finfo(x.dtype)
+    least = info.tiny / temperature if temperature < 1 else 0
     if name == "kl_div":
-        cost, mass = -high + (np.log1p(s)[:, None] - low), w.sum(axis=1, keepdims=True)
+        mass = w.sum(axis=1, keepdims=True)
         log = np.where(w > 0, np.log(w), 0)
-        terms, sizes = w * (log + cost), w * (abs(log) + cost)
-        return terms.sum(axis=1), p * mass - w, sizes.sum(axis=1), p * mass + w
+        terms, sizes = w * (log + found.costs), w * (abs(log) + found.costs)
+        return terms.sum(axis=1), (p * mass - w) / t, sizes.sum(axis=1), np.maximum((p * mass + w) / t, least)
     mine, other = _over_mean(p, w), _over_mean(w, p)
     drift, share = mine.sum(axis=1, keepdims=True), np.where(w > 0, w / (p + w), 0)
     grad, size = (mine - p * drift) / 2, (abs(mine) + p * abs(drift) + p * share) / 2
     # Subnormal probabilities have few digits, and so has what is made of them.
-    terms, info = abs(mine) + abs(other), np.finfo(x.dtype)
+    terms = abs(mine) + abs(other)
     few = np.where(p + w < np.finfo(np.float64).tiny, p + w, 0).sum(axis=1) > terms.sum(axis=1) * info.eps
     loss, sizes = (mine + other).sum(axis=1) / 2, np.where(few, 1, terms.sum(axis=1) / 2)
-    return loss, grad, sizes, np.where(p < info.tiny, 1, size)
+    return loss, grad / t, sizes, np.where(p < info.tiny, 1, np.maximum(size / t, least))
 
 
 def nll_rows(x, y):
@@ -167,8 +219,9 @@ def margin_rows(name, x, y, p=1, margin=1.0):
     v = np.maximum((z - z[rows, y][:, None]) + margin, 0)
     v[rows, y] = 0
     if name == "crammer_singer_loss":
-        best = v == v.max(axis=1, keepdims=True)
-        v = np.where(best & (best.cumsum(axis=1) == 1), v, 0)
+        # The rival with the highest score; a large margin would make all alike.
+        z[rows, y] = -np.inf
+        v = np.where(np.arange(x.shape[1]) == z.argmax(axis=1)[:, None], v, 0)
     share = np.longdouble(1) / (x.shape[1] if name == "multi_margin_loss" else 1)
     grad = share * (v > 0 if p == 1 else 2 * v)
     grad[rows, y] = -grad.sum(axis=1)

@@ -46,6 +46,7 @@ def _entry(name: str) -> dict[str, Any]:
         "backends": list(fl.backends()),
         "loss_ulp": loss.loss_ulp if loss else None,
         "grad_ulp": loss.grad_ulp if loss else None,
+        "ulp_growth": loss.growth if loss else {},
         "parameters": own_parameters(name),
     }
 
@@ -55,7 +56,7 @@ def _table(entries: list[dict[str, Any]]) -> str:
     for e in entries:
         name = " = ".join([e["name"], *e["aliases"]])
         given = ", ".join(k if v is None else f"{k}={v!r}" for k, v in e["parameters"].items())
-        ulp = ["" if e[key] is None else f"{e[key]:g}" for key in ("loss_ulp", "grad_ulp")]
+        ulp = LOSSES[e["name"]].bound_texts() if e["name"] in LOSSES else ("", "")
         hessian = "yes" if e["hessian"] else "no"
         rows.append((name, e["short"], e["family"], e["target"], hessian, ", ".join(e["backends"]), *ulp, given))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
