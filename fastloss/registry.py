@@ -265,8 +265,8 @@ class Loss:
     def check(self, *values: Any) -> tuple[float, ...]:
         """Check parameters given in order."""
         for value in values:
-            if type(value) is not float and value is not None:
-                break  # may be mutable, or equal to a float and yet none
+            if type(value) is not float and type(value) is not int and value is not None:
+                break  # may be mutable, or equal to a number and yet none
         else:
             found = self._checked.get(values)
             if found is None:
@@ -286,16 +286,23 @@ class Loss:
 
     def fit(self, numbers: tuple[float, ...], dtype: np.dtype) -> None:
         """Raise if numbers that have been checked leave the range of the type that predictions are computed with in."""
-        if dtype == np.float64:
+        if dtype == np.float64 or numbers in self._fitting:
             return
         for name, number in zip(self.names, numbers, strict=True):
             if not (number == 0.0 or _SMALLEST_F32 <= abs(number) <= _LARGEST_F32 or number != number):
                 raise ValueError(f"{name} must lie within float32's range beside {dtype} input, got {number!r}")
+        if len(self._fitting) < _REMEMBERED:
+            self._fitting.add(numbers)
 
     @cached_property
     def _checked(self) -> dict[tuple, tuple[float, ...]]:
         """Numbers that have been found right: checking them takes as long as a small call's arithmetic."""
         return {}
+
+    @cached_property
+    def _fitting(self) -> set[tuple[float, ...]]:
+        """Numbers that have been found to lie within float32's range."""
+        return set()
 
     @cached_property
     def codes(self) -> tuple[int, ...]:
