@@ -183,7 +183,7 @@ def squared_error(
 
 
 def root_mean_square(input, target, sample_weight, mask, reduction, normalizer, grad, out, n_threads, backend):
-    """Root of a mean of squares; its gradient is that of the mean over twice the root, 0 where that is 0."""
+    """Root of a mean of squares; its gradient is that of the mean's half over the root, 0 where that is 0."""
     if not isinstance(reduction, str) or reduction not in ("mean", "weighted_mean"):
         raise ValueError(f"reduction must be 'mean' or 'weighted_mean', got {reduction!r}")
     common = (input, target, (), sample_weight, mask, reduction, normalizer)
@@ -197,8 +197,9 @@ def root_mean_square(input, target, sample_weight, mask, reduction, normalizer, 
     root = math.sqrt(squares)
     if not grad:
         return LossGrad(root, None)
-    factor = 0.5 / root
-    return LossGrad(root, elementwise(LOSSES["mse_loss"], *common, True, out, n_threads, backend, factor=factor).grad)
+    # Residuals may be as large as float32's numbers, and so may not be doubled.
+    half = elementwise(LOSSES["half_squared_error"], *common, True, out, n_threads, backend, factor=1.0 / root)
+    return LossGrad(root, half.grad)
 
 
 @np.errstate(all="ignore")
