@@ -79,6 +79,8 @@ PRIMITIVES = {
     "log": Primitive(lambda m, x: m.log(x), 0.0, math.inf, 1.5, 0.5),
     "log1p_any": Primitive(lambda m, x: m.log1p(x), -1.0, math.inf, 1.5, 0.5),
     "log1p": Primitive(lambda m, x: m.log1p(x), 0.0, 2.0**40, 1.5, 0.5, ("f64",)),
+    # The factor of the softmax focal loss, for one exponent; its error is mostly that of the exponential.
+    "power": Primitive(lambda m, x: m.power(x, 2.5), 0.0, 1.0, 2.0, 1.0, ("f64",), lambda suffix: (2.5,)),
 }
 
 
