@@ -273,6 +273,8 @@ class LossSum:
 
     def merge(self, other: LossSum) -> None:
         """Add what another sum over other chunks of the same data has found."""
+        if not isinstance(other, LossSum):
+            raise TypeError(f"other must be a LossSum, got {type(other).__name__}")
         same = "other must be a sum of the same loss over the same data; {} differs"
         for name in ("loss", "_shape", "_reduction"):
             if getattr(self, name) != getattr(other, name):

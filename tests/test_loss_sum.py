@@ -222,6 +222,8 @@ def test_sums_under_other_parameters_are_not_merged():
             make().merge(make(**params))
     make(weight=[1, 1, 1]).merge(make(weight=np.ones(3)))
     make(temperature=1).merge(make())
+    with pytest.raises(TypeError, match="other must be a LossSum, got float"):
+        make().merge(1.0)
 
 
 def test_sums_can_be_pickled():
