@@ -165,11 +165,17 @@ def td_blocks(
             if weight.size > 0:
                 load_weights(weight, n, start, weights)
                 select(weights, kept)
+                # Each loop writes one array: of more, LLVM can't tell that they lie apart.
                 for r in range(size):
                     values[r] = np.float64(ls[r]) * weights[r]
-                    ls[r] = values[r]
-                    gs[r] = np.float64(gs[r]) * (weights[r] * scale)
                 add_lanes(lanes, values, values.size)
+                for r in range(size):
+                    weights[r] = weights[r] * scale
+                for r in range(size):
+                    gs[r] = np.float64(gs[r]) * weights[r]
+                if losses.size > 0:
+                    for r in range(size):
+                        ls[r] = values[r]
             else:
                 for r in range(size):
                     gs[r] = np.float64(gs[r]) * scale
