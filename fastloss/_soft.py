@@ -10,7 +10,7 @@ from fastloss import _dispatch, _run, _threads, _validate
 from fastloss._blocks import block_rows, blocks_of, exact_sum
 from fastloss._how import PROBS, How
 from fastloss._results import LossGrad
-from fastloss.registry import LOSSES, non_negative, positive
+from fastloss.registry import LOSSES, Param, fit_float32, non_negative, positive
 
 EITHER, INDICES, SHARES = "indices or a value per class", "indices", "a value per class"  # what a target may hold
 
@@ -31,8 +31,19 @@ def how(
     label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None, temperature: float = 1.0
 ) -> How:
     """Cross-entropy with the options of language models."""
-    cap, (smoothing,) = 0.0 if softcap is None else _SOFTCAP(softcap)[0], _CROSS_ENTROPY.check(label_smoothing)
-    return How(smoothing=smoothing, z_loss=_Z_LOSS(z_loss)[0], softcap=cap, temperature=_TEMPERATURE(temperature)[0])
+    cap, (smoothing,) = 0.0 if softcap is None else _number(_SOFTCAP, softcap), _CROSS_ENTROPY.check(label_smoothing)
+    return How(
+        smoothing=smoothing, z_loss=_number(_Z_LOSS, z_loss), softcap=cap,
+        temperature=_number(_TEMPERATURE, temperature),
+    )  # fmt: skip
+
+
+def _number(param: Param, value: Any) -> float:
+    """An option's number, within float32's range like every parameter of a loss of rows."""
+    (number,) = param(value)
+    if number != param.default:
+        fit_float32(param.name, number)
+    return number
 
 
 class Extras(NamedTuple):

@@ -27,6 +27,7 @@ __all__ = [
     "derived",
     "elementwise",
     "finite",
+    "fit_float32",
     "flag",
     "non_negative",
     "optional",
@@ -109,6 +110,13 @@ class Param:
 # for that type's.
 _SMALLEST, _LARGEST = 2.0**-1022, (2.0 - 2.0**-52) * 2.0**1023
 _SMALLEST_F32, _LARGEST_F32 = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
+
+
+def fit_float32(name: str, number: float, dtype: np.dtype | None = None) -> None:
+    """Raise for a number that float32 cannot hold in full: beside predictions of a type, or whatever their type."""
+    if not (number == 0.0 or _SMALLEST_F32 <= abs(number) <= _LARGEST_F32 or number != number):
+        beside = f" beside {dtype} input" if dtype else ""
+        raise ValueError(f"{name} must lie within float32's range{beside}, got {number!r}")
 
 
 def positive(name: str, default: float) -> Param:
@@ -281,16 +289,15 @@ class Loss:
         for param, value in zip(self.params, values, strict=True):
             numbers += param(value)
         if self.kind != "elementwise":
-            self.fit(numbers, np.dtype(np.float32))
+            self.fit(numbers)
         return numbers
 
-    def fit(self, numbers: tuple[float, ...], dtype: np.dtype) -> None:
+    def fit(self, numbers: tuple[float, ...], dtype: np.dtype | None = None) -> None:
         """Raise if numbers that have been checked leave the range of the type that predictions are computed with in."""
         if dtype == np.float64 or numbers in self._fitting:
             return
         for name, number in zip(self.names, numbers, strict=True):
-            if not (number == 0.0 or _SMALLEST_F32 <= abs(number) <= _LARGEST_F32 or number != number):
-                raise ValueError(f"{name} must lie within float32's range beside {dtype} input, got {number!r}")
+            fit_float32(name, number, dtype)
         if len(self._fitting) < _REMEMBERED:
             self._fitting.add(numbers)
 

@@ -1,5 +1,8 @@
 """Weights, divisors and parameters are carried in float64 until they meet what they belong to, whatever their scale."""
 
+import functools
+import re
+
 import numpy as np
 import pytest
 from cases import ELEMENTWISE, LOSS_NAMES, UNIT, assert_same_bits, build, inputs, targets, variants, weights
@@ -240,6 +243,22 @@ def test_parameters_follow_the_range_of_the_predictions_type(name, backend):
                 call(backend)
             call = build(name, "float64", (9,)).with_params(**{param.name: value})
             assert np.shape(call(backend, reduction="none").loss) == (9,)
+
+
+@pytest.mark.parametrize("number", [1e-300, 1e-40, 1e40, 1e300])
+@pytest.mark.parametrize("name", ["z_loss", "softcap", "temperature"])
+def test_options_of_cross_entropy_lie_within_float32s_range(name, number, backend, dtype):
+    logits, target = np.array([[1, 2, 3]], dtype), np.array([0])
+    says = re.escape(f"{name} must lie within float32's range, got {number!r}")
+    for call in (fl.cross_entropy, fl.cross_entropy_stats, functools.partial(fl.grad_hess, fl.cross_entropy)):
+        with pytest.raises(ValueError, match=says):
+            call(logits, target, backend=backend, **{name: number})
+
+
+def test_a_parameter_beyond_float32_is_no_fault_of_float64_rows(backend):
+    q = np.zeros((1, 2))
+    with pytest.raises(ValueError, match=r"delta must lie within float32's range, got 1e\+40"):
+        fl.td_loss(q, [0], np.zeros(1), q, [False], delta=1e40, backend=backend)
 
 
 @pytest.mark.parametrize("norm", ["mean", "range", "std", "iqr"])
