@@ -294,7 +294,7 @@ class Loss:
 
     def fit(self, numbers: tuple[float, ...], dtype: np.dtype | None = None) -> None:
         """Raise if numbers that have been checked leave the range of the type that predictions are computed with in."""
-        if dtype == np.float64 or numbers in self._fitting:
+        if numbers in self._fitting or dtype == np.float64:
             return
         for name, number in zip(self.names, numbers, strict=True):
             fit_float32(name, number, dtype)

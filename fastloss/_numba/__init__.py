@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numba
 import numpy as np
 
@@ -80,29 +82,32 @@ def _room(size, dtype):
 
 # Rooms that no call uses, by size and type: to make them takes longer than a small call, and kernels leave nothing in
 # them. Nothing of a thread's own: greenlets share one, and a signal handler calls in the middle of a call.
-_spare: dict[tuple, list] = {}
+_spare: defaultdict[tuple, list] = defaultdict(list)
 
 
 def _rooms(size, dtype):
     """Room for chunks, for flags of a chunk, for lanes."""
-    try:
-        return _spare[size, dtype].pop()
-    except (KeyError, IndexError):
-        return _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + SIDES, np.float64)
+    return _room(size, dtype), np.empty(CHUNK, np.bool_), _room(3 * LANES + SIDES, np.float64)
 
 
 def _run(kernel, arguments, partials, size, threads, dtype, room):
     """Run a kernel over blocks of ``size`` elements."""
-    arguments, rooms, blocks = (*arguments, partials), _rooms(room, dtype), partials.size
-    bad = None
+    blocks, spare, bad = partials.size, _spare[room, dtype], None
+    work = blocks * size
+    try:
+        rooms = spare.pop()
+    except IndexError:
+        rooms = _rooms(room, dtype)
     if threads > 1 and blocks > 1:
-        bad = pool.shared().launch(kernel, arguments, rooms, blocks, size, threads)
-    if bad is None:
-        bad, pieces = False, min(blocks, blocks * size // SPAN + 1)
+        bad = pool.shared().launch(kernel, (*arguments, partials), rooms, blocks, size, threads)
+    if bad is None and work <= SPAN:
+        bad = kernel(*arguments, partials, 0, blocks, *rooms)
+    elif bad is None:
+        bad, pieces = False, min(blocks, work // SPAN + 1)
         for k in range(pieces):  # Ctrl-C is seen between pieces
-            bad |= kernel(*arguments, blocks * k // pieces, blocks * (k + 1) // pieces, *rooms)
-    _spare.setdefault((room, dtype), []).append(rooms)
-    if FINER * blocks * size >= 2 * GRAIN:
+            bad |= kernel(*arguments, partials, blocks * k // pieces, blocks * (k + 1) // pieces, *rooms)
+    spare.append(rooms)
+    if FINER * work >= 2 * GRAIN:
         ended()
     return bad
 
