@@ -67,6 +67,29 @@ def test_gradients_are_rounded_once_after_weight_and_divisor(name, compiled):
         assert units(weighed, own * (weight * 1e-40)) < 0.51
 
 
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
+def test_float32_weights_are_rounded_once_and_their_products_may_leave_the_range(compiled, size):
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal(5000) * size).astype(np.float32)
+    for weight in (rng.random(5000), rng.random(5000) * 1e25, np.where(np.arange(5000) == 4321, 1e25, 1.0)):
+        weight = weight.astype(np.float32)
+        for divisor in (5000.0, 3e10, 1.0, 2.0**10):
+            for options in ({}, {"mask": np.arange(5000) % 3 > 0}):
+                kept = options.get("mask", np.ones(5000, bool))
+                found = fl.mse_loss(x, 0 * x, sample_weight=weight, normalizer=divisor, backend=compiled, **options)
+                exact_weight = weight.astype(np.float64) * kept
+                assert units(found.grad, 2.0 * x.astype(np.float64) * exact_weight / divisor) < 0.51
+                losses = np.square(x).astype(np.float64) * exact_weight
+                np.testing.assert_allclose(found.loss, losses.sum() / divisor, rtol=1e-13)
+
+
+def test_what_is_0_keeps_its_sign_under_float32_weights(compiled):
+    x, weight = np.float32([0.0, 0.0, 1.0, -1.0]), np.float32([1.0, -1.0, 0.0, 0.0])
+    found = fl.mse_loss(x, 0 * x, sample_weight=weight, backend=compiled).grad
+    wanted = fl.mse_loss(x, 0 * x, sample_weight=weight.astype(np.float64), backend=compiled).grad
+    assert_same_bits((found,), (wanted,))
+
+
 def test_losses_are_summed_with_weights_in_float64(compiled):
     x = np.full(5000, 3.0, np.float32)
     weight = np.random.default_rng(2).random(5000) * 1e-60

@@ -225,6 +225,30 @@ cdef void weigh(real* values, const weight_real* weights, double scale, Py_ssize
         values[i] = <real>(<double>values[i] * (<double>weights[i] * scale))
 
 
+cdef inline bint is_narrow(const Entries* e) noexcept nogil:
+    # Whether weigh_f32() is used: by type and scale, not by values. A product that is larger than the result does not
+    # vanish before it.
+    return e.weight != NULL and e.weight_code == F32 and e.code == F32 and 8.27180612553028e-25 <= e.scale <= 1.0
+
+
+cdef void weigh_f32(const float* values, const float* weights, double scale, float* target, Py_ssize_t n) noexcept nogil:
+    # weigh() in float32, at half its price: product and scale are two float32 each, and their product is rounded once.
+    # No part of the scale is negative, so that a zero keeps its sign.
+    cdef Py_ssize_t i
+    cdef float high = toward_zero(scale), low = <float>(scale - high), product, excess
+    cdef uint32_t most = 0
+    for i in range(n):
+        product = values[i] * weights[i]
+        excess = fma_f32(-values[i], weights[i], product)
+        most = max(most, bits_f32(product) & <uint32_t>0x7FFFFFFF)
+        target[i] = fma_f32(product, high, fma_f32(product, low, -(excess * high)))
+    if most >= bits_f32(<float>INFINITY):
+        # What is infinite or NaN, and products that only the scale brings back into float32's range.
+        for i in range(n):
+            if not abs_f32(values[i] * weights[i]) < <float>INFINITY:
+                target[i] = <float>(<double>values[i] * (<double>weights[i] * scale))
+
+
 cdef inline real if_kept(real v, uint8_t kept) noexcept nogil:
     # v or 0, by bits: v may be NaN.
     if real is float:
@@ -264,15 +288,15 @@ cdef void add_lanes(double* lanes, const real* values, Py_ssize_t n) noexcept no
         lanes[j] = lanes[j] + <double>values[rows * LANES + j]
 
 
-cdef const double* kept_weights(const Entries* e, Py_ssize_t start, const uint8_t* mask, double* room, Py_ssize_t n) noexcept nogil:
+cdef const weight_real* kept_weights(const Entries* e, Py_ssize_t start, const uint8_t* mask, weight_real* room, Py_ssize_t n) noexcept nogil:
     # Weights of entries start to start + n, where they are if that will do; 1 where there are none, 0 where masked.
     cdef Py_ssize_t i
-    cdef const double* w = room
+    cdef const weight_real* w = room
     if e.weight == NULL:
         for i in range(n):
-            room[i] = 1.0
-    elif e.weight_run == 1 and e.weight_code == F64:
-        w = <const double*>e.weight + start
+            room[i] = <weight_real>1.0
+    elif e.weight_run == 1 and is_native(e.weight_code, room):
+        w = <const weight_real*>e.weight + start
     else:
         load_weights(e, start, room, n)
     if mask == NULL:
@@ -282,30 +306,48 @@ cdef const double* kept_weights(const Entries* e, Py_ssize_t start, const uint8_
     return room
 
 
+cdef inline double plus_product(double sum, real v, weight_real w) noexcept nogil:
+    # In double; of two float32 the product is exact there, so that fma changes nothing but the time.
+    if real is float and weight_real is float:
+        return fma_f64(v, w, sum)
+    else:
+        return sum + <double>v * <double>w
+
+
 cdef void add_weighed(double* lanes, const real* values, const weight_real* weights, Py_ssize_t n) noexcept nogil:
     # add_lanes() of products, which are not rounded to the values' type.
-    cdef Py_ssize_t i, j
-    for i in range(n // LANES):
+    cdef Py_ssize_t i, j, quads = n // (4 * LANES), rows = n // LANES
+    cdef const real* v
+    cdef const weight_real* w
+    for i in range(quads):
+        v = values + i * 4 * LANES
+        w = weights + i * 4 * LANES
         for j in range(LANES):
-            lanes[j] = lanes[j] + <double>values[i * LANES + j] * <double>weights[i * LANES + j]
-    i = n // LANES * LANES
-    for j in range(n - i):
-        lanes[j] = lanes[j] + <double>values[i + j] * <double>weights[i + j]
+            lanes[j] = plus_product(plus_product(plus_product(plus_product(
+                lanes[j], v[j], w[j]), v[LANES + j], w[LANES + j]), v[2 * LANES + j], w[2 * LANES + j]),
+                v[3 * LANES + j], w[3 * LANES + j])
+    for i in range(4 * quads, rows):
+        for j in range(LANES):
+            lanes[j] = plus_product(lanes[j], values[i * LANES + j], weights[i * LANES + j])
+    for j in range(n - rows * LANES):
+        lanes[j] = plus_product(lanes[j], values[rows * LANES + j], weights[rows * LANES + j])
 
 
-cdef void add_and_weigh(double* lanes, const real* values, real* grads, const weight_real* weights, double scale, Py_ssize_t n) noexcept nogil:
-    # add_weighed() and weigh() in one pass.
-    cdef Py_ssize_t i, j
+cdef inline void add_and_weigh(double* lanes, const real* values, real* grads, const double* weights,
+                               const uint8_t* mask, double scale, Py_ssize_t n) noexcept nogil:
+    # add_weighed() and weigh() in one pass; a mask applies to the weights.
+    cdef Py_ssize_t i, j, k
     cdef double w
     for i in range(n // LANES):
         for j in range(LANES):
-            w = <double>weights[i * LANES + j]
-            lanes[j] = lanes[j] + <double>values[i * LANES + j] * w
-            grads[i * LANES + j] = <real>(<double>grads[i * LANES + j] * (w * scale))
+            k = i * LANES + j
+            w = weights[k] if mask == NULL else if_kept(weights[k], mask[k])
+            lanes[j] = plus_product(lanes[j], values[k], w)
+            grads[k] = <real>(<double>grads[k] * (w * scale))
     i = n // LANES * LANES
     for j in range(n - i):
-        w = <double>weights[i + j]
-        lanes[j] = lanes[j] + <double>values[i + j] * w
+        w = weights[i + j] if mask == NULL else if_kept(weights[i + j], mask[i + j])
+        lanes[j] = plus_product(lanes[j], values[i + j], w)
         grads[i + j] = <real>(<double>grads[i + j] * (w * scale))
 
 

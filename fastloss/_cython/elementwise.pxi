@@ -184,8 +184,10 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     # Factors of gradients are applied in double where they differ per element or leave float32's range.
     cdef bint apart = e.weight != NULL or not is_moderate(e.scale)
     cdef double scale = 1.0 if apart else e.scale
-    cdef bint narrow = (e.weight != NULL and e.weight_code == F32 and e.weight_run == 1 and e.mask == NULL
-                        and e.losses == NULL and job.hess == NULL and not job.squared)
+    cdef bint narrow = real is float and is_narrow(e) and not job.squared
+    # The usual case of float64 weights needs no room for what a mask leaves of them.
+    cdef bint in_place = (job.mode == 1 and e.weight != NULL and e.weight_code == F64 and e.weight_run == 1
+                          and e.losses == NULL and job.hess == NULL)
     cdef bint native = is_native(e.code, _), bad = False
     cdef real x_room[STEP]
     cdef real y_room[STEP]
@@ -201,6 +203,7 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
     cdef const real* y
     cdef const real* z
     cdef const double* w = NULL
+    cdef const float* w_f32
     cdef real* g
     cdef real* h
     cdef const uint8_t* mask = NULL
@@ -215,8 +218,8 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
         while start < stop:
             x = <const real*>job.x + start
             y = <const real*>job.y + start
-            g = <real*>job.grad + start if native and job.grad != NULL else g_room
-            h = <real*>job.hess + start if native and job.hess != NULL else h_room
+            g = <real*>job.grad + start if native and job.grad != NULL and not narrow else g_room
+            h = <real*>job.hess + start if native and job.hess != NULL and not narrow else h_room
             # In place, x is copied: a loop that writes what it reads is not vectorised.
             if not native or job.grad == job.x:
                 load(e.code, job.x, start, x_room, n)
@@ -243,11 +246,18 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
                     select(h, NULL, mask, n)
             into = lanes + (LANES - head if n == head else 0)
             if narrow:
-                # The usual case of what follows, without a copy of the weights.
-                if job.mode == 0:
-                    add_weighed(into, losses, <const float*>e.weight + start, n)
-                else:
-                    add_and_weigh(into, losses, g, <const float*>e.weight + start, e.scale, n)
+                if real is float:
+                    w_f32 = kept_weights(e, start, mask, <float*>w_room, n)
+                    if job.mode != 2:
+                        add_weighed(into, losses, w_f32, n)
+                    if job.grad != NULL:
+                        weigh_f32(g, w_f32, e.scale, <float*>job.grad + start, n)
+                    if job.hess != NULL:
+                        weigh_f32(h, w_f32, e.scale, <float*>job.hess + start, n)
+                    if e.losses != NULL:
+                        weigh(losses, w_f32, 1.0, n)
+            elif in_place:
+                add_and_weigh(into, losses, g, <const double*>e.weight + start, mask, e.scale, n)
             else:
                 if apart:
                     w = kept_weights(e, start, mask, w_room, n)
@@ -260,16 +270,16 @@ cdef bint elementwise_blocks(const ElementwiseJob* job, Py_ssize_t first, Py_ssi
                         add_lanes(into, losses, n)
                 elif job.mode == 1:
                     if apart:
-                        add_and_weigh(into, losses, g, w, e.scale, n)
+                        add_and_weigh(into, losses, g, w, NULL, e.scale, n)
                     else:
                         add_lanes(into, losses, n)
                 elif apart:
                     weigh(g, w, e.scale, n)
                 if apart and job.hess != NULL:
                     weigh(h, w, e.scale, n)
-            if e.losses != NULL:
-                if e.weight != NULL:
+                if e.losses != NULL and e.weight != NULL:
                     weigh(losses, w, 1.0, n)
+            if e.losses != NULL:
                 store(e.code, losses, e.losses, start, n)
             if not native and job.mode != 0:
                 store(e.code, g, job.grad, start, n)

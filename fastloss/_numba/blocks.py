@@ -10,7 +10,19 @@ from numba.core import types
 from numba.extending import overload
 
 from fastloss._blocks import BLOCK, CHUNK, LANES, SQUARES
-from fastloss._numba._jit import bits, by_type, f32, f64, from_bits, inline, ptr, u32, u64
+from fastloss._numba._jit import (
+    bits,
+    by_type,
+    f32,
+    f64,
+    fma,
+    from_bits,
+    inline,
+    ptr,
+    toward_zero,
+    u32,
+    u64,
+)  # fmt: skip
 
 # float16 and bfloat16, which Numba does not know on the CPU, travel as integers that no kernel gets otherwise. Not as
 # records: Numba names compiled functions after those by a number that differs between processes.
@@ -208,6 +220,71 @@ def weigh(values, weights, scale):
         values[i] = values[i] * (weights[i] * scale)
 
 
+def is_narrow(weight, grads, scale):
+    """Whether weigh_f32() is used: by type and scale, not by values.
+
+    A product that is larger than the result does not vanish before it.
+    """
+
+
+@overload(is_narrow)
+def _is_narrow(weight, grads, scale):
+    if weight.dtype == grads.dtype == types.float32:
+        return lambda weight, grads, scale: weight.size > 0 and 8.27180612553028e-25 <= scale <= 1.0
+    return lambda weight, grads, scale: False
+
+
+@inline
+def weigh_f32(values, weights, scale, target):
+    """weigh() in float32: product and scale are two float32 each, and their product is rounded once."""
+    high = toward_zero(scale)
+    low = f32(scale - high)
+    most = u32(0)
+    for i in range(values.size):
+        product = values[i] * weights[i]
+        excess = fma(-values[i], weights[i], product)
+        k = bits(product) & u32(0x7FFFFFFF)
+        most = k if k > most else most
+        target[i] = fma(product, high, fma(product, low, -(excess * high)))
+    if most >= bits(f32(np.inf)):
+        # What is infinite or NaN, and products that only the scale brings back into float32's range.
+        for i in range(values.size):
+            if not abs(values[i] * weights[i]) < f32(np.inf):
+                target[i] = values[i] * (weights[i] * scale)
+
+
+@inline
+def _weights_in_place(weight, n, start, mask, room):
+    if weight.size == n and mask.size == 0:
+        return weight[start : start + room.size]
+    kept_weights(weight, n, start, mask, room)
+    return room
+
+
+def finish_narrow(ls, gs, hs, weight, scale, losses, grads, hessians, room, flags, lanes, n, start, mode):
+    """What finish_chunk() does after the mask where is_narrow()."""
+
+
+@overload(finish_narrow)
+def _finish_narrow(ls, gs, hs, weight, scale, losses, grads, hessians, room, flags, lanes, n, start, mode):
+    if not weight.dtype == grads.dtype == types.float32:
+        return lambda ls, gs, hs, weight, scale, losses, grads, hessians, room, flags, lanes, n, start, mode: None
+
+    def finish(ls, gs, hs, weight, scale, losses, grads, hessians, room, flags, lanes, n, start, mode):
+        w = _weights_in_place(weight, n, start, flags, room[: ls.size])
+        if mode != 2:
+            add_weighed(lanes, ls, w, ls.size)
+        if grads.size > 0:
+            weigh_f32(gs, w, scale, grads[start : start + gs.size])
+        if hessians.size > 0:
+            weigh_f32(hs, w, scale, hessians[start : start + hs.size])
+        if losses.size > 0:
+            weigh(ls, w, 1.0)
+            store(ls, losses, start)
+
+    return finish
+
+
 @inline
 def select(values, mask):
     zero = values.dtype.type(0.0)
@@ -310,7 +387,7 @@ def add_weighed(lanes, values, weights, n):
     for start in range(0, n, LANES):
         v, w = ptr(values, start), ptr(weights, start)
         for j in range(min(n - start, LANES)):
-            lanes[j] += v[j] * w[j]
+            lanes[j] += f64(v[j]) * f64(w[j])
 
 
 @inline
@@ -349,7 +426,9 @@ def chunk_bounds(block, chunk, n):
 
 
 @inline
-def finish_chunk(ls, gs, hs, weight, mask, scale, losses, grads, hessians, room, flags, lanes, n, start, mode):
+def finish_chunk(
+    ls, gs, hs, weight, mask, scale, losses, grads, hessians, room, flags, lanes, n, start, mode, narrow, narrow_room
+):  # fmt: skip
     """Mask, weights and scale, sum and stores of a chunk of results; room for its weights, or an empty one."""
     if mask.size > 0:
         select(ls, flags)
@@ -357,6 +436,9 @@ def finish_chunk(ls, gs, hs, weight, mask, scale, losses, grads, hessians, room,
             select(gs, flags)
         if hessians.size > 0:
             select(hs, flags)
+    if narrow:
+        finish_narrow(ls, gs, hs, weight, scale, losses, grads, hessians, narrow_room, flags, lanes, n, start, mode)
+        return
     apart = room.size > 0
     if apart:
         kept_weights(weight, n, start, flags, room)

@@ -12,6 +12,7 @@ from fastloss._numba.blocks import (
     copy,
     finish_chunk,
     is_moderate,
+    is_narrow,
     load_mask,
     outside,
     results,
@@ -98,6 +99,7 @@ def elementwise_blocks(
     # Factors of gradients are applied in double where they differ per element or leave float32's range.
     apart = weight.size > 0 or not is_moderate(scale)
     loop_scale = 1.0 if apart else scale
+    narrow = is_narrow(weight, grads, scale) and mode != SQUARES
     for block in range(first, last):
         clear(lanes)
         for chunk in range(BLOCK // CHUNK):
@@ -110,8 +112,9 @@ def elementwise_blocks(
             ys = view(y, start, stop, work[CHUNK : 2 * CHUNK])
             zs = view_third(third, start, stop, n, work[5 * CHUNK :]) if third.size > 0 else xs
             ls = work[2 * CHUNK : 2 * CHUNK + stop - start]
-            gs = results(grads, start, stop, work[3 * CHUNK : 4 * CHUNK])
-            hs = results(hessians, start, stop, work[4 * CHUNK : 5 * CHUNK])
+            g_room, h_room = work[3 * CHUNK : 4 * CHUNK], work[4 * CHUNK : 5 * CHUNK]
+            gs = g_room[: stop - start] if narrow else results(grads, start, stop, g_room)
+            hs = h_room[: stop - start] if narrow else results(hessians, start, stop, h_room)
             kept = load_mask(mask, n, start, flags[: stop - start]) if mask.size > 0 else mask
             if weight.size == n:
                 fetch(ptr(weight, start))
@@ -123,6 +126,9 @@ def elementwise_blocks(
                 exact_loop, domains[1], y, start, params, loop_scale, xs, ys, zs, ls, gs, hs, work[6 * CHUNK :]
             )
             room = weights[: ls.size if apart or mode == SQUARES else 0]
-            finish_chunk(ls, gs, hs, weight, mask, scale, losses, grads, hessians, room, kept, lanes, n, start, mode)
+            finish_chunk(
+                ls, gs, hs, weight, mask, scale, losses, grads, hessians, room, kept, lanes, n, start, mode, narrow,
+                work[6 * CHUNK :],
+            )  # fmt: skip
         partials[block] = total(lanes)
     return bad
