@@ -103,13 +103,8 @@ def exp_neg_f64(a, limit):
     return fma(expm1_reduced_f64(-r), scale, scale)
 
 
-def exp_diff_f32(x, m):
-    """exp(x - m) for x <= m, m finite, without the rounding error of the subtraction."""
-    d = x - m
-    # Fast two-sum: for x <= m the larger of x and -m in magnitude is the smaller of the two.
-    big = x if x < -m else -m
-    small = -m if x < -m else x
-    lo = small - (d - big)
+def exp_pair_f32(d, lo):
+    """exp(d + lo) for d <= 0 and a far smaller lo, what d has lost."""
     lo = lo if d > EXP_MIN_F32 else 0.0
     d = EXP_MIN_F32 if d < EXP_MIN_F32 else d
     t = fma(d, LOG2E, -BIAS) + ROUND_F32
@@ -118,18 +113,33 @@ def exp_diff_f32(x, m):
     return exp_reduced_f32(r, t)
 
 
-def exp_diff_f64(x, m):
+def exp_diff_f32(x, m):
     """exp(x - m) for x <= m, m finite, without the rounding error of the subtraction."""
     d = x - m
+    # Fast two-sum: for x <= m the larger of x and -m in magnitude is the smaller of the two.
     big = x if x < -m else -m
     small = -m if x < -m else x
     lo = small - (d - big)
+    return exp_pair_f32(d, lo)
+
+
+def exp_pair_f64(d, lo):
+    """exp(d + lo) for d <= 0 and a far smaller lo, what d has lost."""
     lo = lo if d > EXP_MIN_F64 else 0.0
     d = EXP_MIN_F64 if d < EXP_MIN_F64 else d
     t = fma(d, LOG2E, -BIAS) + ROUND_F64
     n = t - ROUND_F64
     r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, d)) + lo
     return exp_reduced_f64(r, t)
+
+
+def exp_diff_f64(x, m):
+    """exp(x - m) for x <= m, m finite, without the rounding error of the subtraction."""
+    d = x - m
+    big = x if x < -m else -m
+    small = -m if x < -m else x
+    lo = small - (d - big)
+    return exp_pair_f64(d, lo)
 
 
 def exp_near_f32(x, m):

@@ -47,8 +47,7 @@ cdef struct SoftJob:
 cdef struct Sum:
     # Of the exponentials e = unit exp(l - m) of a row: m is the maximum, s the sum without one maximum over unit.
     double m
-    bint scaled                 # whether l are related to the maximum, as relate() does it: then m is 0
-    double base                 # and the maximum, capped, is base + base_lo
+    double base                 # of logits that relate() has changed: m is 0, and the maximum, capped, is base + base_lo
     double base_lo
     double shift                # what is to be added to m for the log-sum-exp
     double unit
@@ -58,13 +57,14 @@ cdef struct Sum:
     bint infinite
 
 
-cdef inline double capped(double x, double cap, double* low, double* slope) noexcept nogil:
+cdef inline double capped(double x, double cap, double steep, double steep_lo, double* low, double* slope) noexcept nogil:
     # cap tanh(x / cap), what it has lost, and its derivative. An error of a logit is one of its exponential's digits, so
-    # all is kept that is above 2^-60 of the result. With y = 2 |x| / cap and e = exp(-y) it is cap (1 - e) / (1 + e).
-    cdef double a = abs_f64(x), y = a / cap, y_lo, t, n, r, s, s_lo, z, h, rise, rise_lo, scale, four, part, part_lo, one, num, den
+    # all is kept that is above 2^-60 of the result. With y = 2 |x| / cap, 2 / cap in two parts, and e = exp(-y) it is
+    # cap (1 - e) / (1 + e).
+    cdef double a = abs_f64(x), y = a * steep, y_lo, t, n, r, s, s_lo, z, h, rise, rise_lo, scale, four, part, part_lo
+    cdef double one, num, den, share
     cdef uint64_t k
-    y_lo = 2.0 * (fma_f64(-y, cap, a) / cap)
-    y = y + y
+    y_lo = fma_f64(a, steep, -y) + a * steep_lo
     y_lo = y_lo if y < 747.0 else 0.0
     y = 747.0 if y > 747.0 else y    # from there on even 4 e is 0
     t = fma_f64(y, 1.4426950408889634, 6755399441055744.0)
@@ -90,22 +90,31 @@ cdef inline double capped(double x, double cap, double* low, double* slope) noex
     one = 1.0 + scale
     den = one + part
     part_lo = ((one - den) + part) + (((1.0 - one) + scale) + part_lo)
-    t = num / den
-    slope[0] = fma_f64(rise, four, four) / den / den
+    share = 1.0 / den
+    t = num * share
+    slope[0] = fma_f64(rise, four, four) * share * share
     z = cap * t
-    r = fma_f64(cap, t, -z) + cap * ((fma_f64(-t, den, num) + (h - t * part_lo)) / den)
+    r = fma_f64(cap, t, -z) + cap * ((fma_f64(-t, den, num) + (h - t * part_lo)) * share)
     low[0] = r if x > 0.0 else -r
     return z if x > 0.0 else -z
 
 
-cdef inline double capped_short(double x, double cap, double* slope) noexcept nogil:
+cdef inline double capped_short(double x, double cap, double steep, double* slope) noexcept nogil:
     # The same for a float32, beside which it loses nothing.
-    cdef double y = abs_f64(x) / cap, e, c
-    y = y + y
-    e = exp_neg_f64(y, exp_max_f64)
-    c = cap * (drop_neg_f64(y, exp_max_f64) / (1.0 + e))
-    slope[0] = 4.0 * e / (1.0 + e) / (1.0 + e)
-    return c if x > 0.0 else -c
+    cdef double y = abs_f64(x) * steep, t, n, rise, scale, num, den, share, e
+    y = 746.0 if y > 746.0 else y
+    t = fma_f64(y, 1.4426950408889634, 6755399441055744.0)
+    n = t - 6755399441055744.0
+    rise = expm1_reduced_f64(fma_f64(n, 1.90821492927058770002e-10, -fma_f64(n, -6.93147180369123816490e-01, y)))
+    scale = from_bits_f64(<uint64_t>0x43F0000000000000 - (bits_f64(t) << 52)) * 5.421010862427522e-20
+    e = fma_f64(rise, scale, scale)
+    num = fma_f64(-rise, scale, 1.0 - scale)
+    den = 1.0 + e
+    share = 1.0 / den
+    t = num * share
+    t = cap * fma_f64(fma_f64(-t, den, num), share, t)
+    slope[0] = 4.0 * e * share * share
+    return t if x > 0.0 else -t
 
 
 cdef inline double lost_by(double a, double b, double difference) noexcept nogil:
@@ -114,25 +123,24 @@ cdef inline double lost_by(double a, double b, double difference) noexcept nogil
     return (a - (difference - part)) - (b + part)
 
 
-cdef inline real related(double d, double low, double inverse, double inverse_lo, real* rest) noexcept nogil:
-    # The product of two sums, at most 0, and what rounding it has lost.
+cdef inline real exp_related(double d, double low, double inverse, double inverse_lo, real* l) noexcept nogil:
+    # The product of two sums, at most 0, and its exponential with what rounding the product has lost.
     cdef double q = d * inverse, lost
-    cdef real high
     q = 0.0 if q > 0.0 else q
-    high = <real>q
+    l[0] = <real>q
     if real is float:
-        lost = q - <double>high
+        return exp_pair_f32(l[0], <float>(q - <double>l[0]))
     else:
         lost = fma_f64(d, inverse, -q) + fma_f64(d, inverse_lo, low * inverse)
-    rest[0] = <real>lost if -INFINITY < high < <real>0.0 else <real>0.0
-    return high
+        return exp_pair_f64(q, lost if q < 0.0 else 0.0)
 
 
-cdef inline real related_plain(real x, double base, double inverse, double inverse_lo, real* rest) noexcept nogil:
+cdef inline real exp_plain(double base, double inverse, double inverse_lo, real* l) noexcept nogil:
     cdef double d
-    cdef float m, v, low, part, high, i, j
+    cdef float m, v, low, part, high, i, j, x
     if real is float:
         # In float32, which is faster.
+        x = l[0]
         m = <float>base
         i = <float>inverse
         j = <float>(inverse - <double>i)
@@ -140,31 +148,29 @@ cdef inline real related_plain(real x, double base, double inverse, double inver
         part = v - x
         low = (x - (v - part)) - (m + part)
         high = v * i
-        high = <float>0.0 if high > <float>0.0 else high
-        low = fma_f32(v, i, -high) + fma_f32(v, j, low * i)
-        rest[0] = low if <float>-INFINITY < high < <float>0.0 else <float>0.0
-        return high
+        l[0] = high
+        return exp_pair_f32(high, fma_f32(v, i, -high) + fma_f32(v, j, low * i))
     else:
-        d = x - base
-        return related(d, lost_by(x, base, d), inverse, inverse_lo, rest)
+        d = l[0] - base
+        return exp_related(d, lost_by(l[0], base, d), inverse, inverse_lo, l)
 
 
-cdef inline real related_capped(real x, double cap, double base, double base_lo, double inverse, double inverse_lo,
-                                real* rest) noexcept nogil:
-    cdef double slope, low = 0.0, c, d, lost
+cdef inline real exp_capped(double cap, double steep, double steep_lo, double base, double base_lo, double inverse,
+                            double inverse_lo, real* l, real* slope) noexcept nogil:
+    cdef double x = l[0], rise, low = 0.0, c, d, lost
     if real is float:
-        c = capped_short(x, cap, &slope)
-        d = c - base
+        d = capped_short(x, cap, steep, &rise) - base
         lost = 0.0
     else:
-        c = capped(x, cap, &low, &slope)
+        c = capped(x, cap, steep, steep_lo, &low, &rise)
         d = c - base
         low = lost_by(c, base, d) + (low - base_lo)
         c = d + low
         lost = lost_by(d, -low, c)
         d = c
-    d = d if x > <real>-INFINITY else <double>x     # an illegal class
-    return related(d, lost, inverse, inverse_lo, rest)
+    slope[0] = <real>rise
+    d = d if x > -INFINITY else x     # an illegal class
+    return exp_related(d, lost, inverse, inverse_lo, l)
 
 
 cdef inline bint caps(const SoftJob* job, bint teacher) noexcept nogil:
@@ -181,53 +187,55 @@ cdef inline double inverse_rest(double temperature) noexcept nogil:
     return -fma_f64(1.0 / temperature, temperature, -1.0) / temperature
 
 
+cdef inline double steepness(double cap, double* low) noexcept nogil:
+    # 2 / cap, and what that has lost; the cap may be too small for it.
+    cdef double steep = 2.0 / cap
+    low[0] = -fma_f64(steep, cap, -2.0) / cap if steep < INFINITY else 0.0
+    return steep if steep < INFINITY else 1.7976931348623157e308
+
+
 cdef inline double base_of(const SoftJob* job, bint teacher, real m, double* low) noexcept nogil:
     # A row's maximum, capped, and what that has lost.
-    cdef double slope
+    cdef double slope, steep, steep_lo
     low[0] = 0.0
     if not caps(job, teacher):
         return m
+    steep = steepness(job.softcap, &steep_lo)
     if real is float:
-        return capped_short(m, job.softcap, &slope)
+        return capped_short(m, job.softcap, steep, &slope)
     else:
-        return capped(m, job.softcap, low, &slope)
+        return capped(m, job.softcap, steep, steep_lo, low, &slope)
 
 
-cdef void relate(const SoftJob* job, bint teacher, const double* bases, const double* bases_lo, bint apart, real* l, real* rest,
-                 Py_ssize_t n) noexcept nogil:
-    # Logits become those of the softmax less their row's maximum, exact to twice their digits: by how much one is off,
-    # its exponential is too. Bases are one for all, or one each.
+cdef void relate(const SoftJob* job, bint teacher, const double* bases, const double* bases_lo, bint apart, real* l, real* e,
+                 real* slope, Py_ssize_t n) noexcept nogil:
+    # Logits become those of the softmax less their row's maximum, and e their exponentials. These are made of twice the
+    # digits: by how much a logit is off, its exponential is too. Bases are one for all, or one each; slope is NULL or
+    # where the derivatives of what is capped go.
     cdef Py_ssize_t k
     cdef double inverse = 1.0 / job.temperature, inverse_lo = inverse_rest(job.temperature), cap = job.softcap
-    cdef double base = bases[0], base_lo = bases_lo[0]
-    if caps(job, teacher) and apart:
-        for k in range(n):
-            l[k] = related_capped(l[k], cap, bases[k], bases_lo[k], inverse, inverse_lo, rest + k)
-    elif caps(job, teacher):
-        for k in range(n):
-            l[k] = related_capped(l[k], cap, base, base_lo, inverse, inverse_lo, rest + k)
+    cdef double base = bases[0], base_lo = bases_lo[0], steep, steep_lo
+    cdef real unwanted[CHUNK]
+    if caps(job, teacher):
+        steep = steepness(cap, &steep_lo)
+        slope = slope if slope != NULL else unwanted
+        if apart:
+            for k in range(n):
+                e[k] = exp_capped(cap, steep, steep_lo, bases[k], bases_lo[k], inverse, inverse_lo, l + k, slope + k)
+        else:
+            for k in range(n):
+                e[k] = exp_capped(cap, steep, steep_lo, base, base_lo, inverse, inverse_lo, l + k, slope + k)
     elif apart:
         for k in range(n):
-            l[k] = related_plain(l[k], bases[k], inverse, inverse_lo, rest + k)
+            e[k] = exp_plain(bases[k], inverse, inverse_lo, l + k)
     else:
         for k in range(n):
-            l[k] = related_plain(l[k], base, inverse, inverse_lo, rest + k)
+            e[k] = exp_plain(base, inverse, inverse_lo, l + k)
 
 
-cdef void exp_related(const real* l, const real* rest, real* e, Py_ssize_t n) noexcept nogil:
-    # Exponentials of what is related, together with what it has lost.
+cdef void load_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, real* l) noexcept nogil:
+    # Logits of n classes from element `at` on, -inf if they are illegal.
     cdef Py_ssize_t k
-    for k in range(n):
-        if real is float:
-            e[k] = exp_sum_f32(l[k], rest[k])
-        else:
-            e[k] = exp_sum_f64(l[k], rest[k])
-
-
-cdef void load_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, real* l, real* slope) noexcept nogil:
-    # Logits of n classes from element `at` on, -inf if they are illegal; the derivatives of what is capped.
-    cdef Py_ssize_t k
-    cdef double v, lost
     cdef real largest
     if real is float:
         largest = <float>3.4028234663852886e38
@@ -239,67 +247,41 @@ cdef void load_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_
         for k in range(n):
             l[k] = largest if l[k] > largest else l[k]
             l[k] = -largest if l[k] < -largest else l[k]
-        if slope != NULL:
-            for k in range(n):
-                if real is float:
-                    capped_short(l[k], job.softcap, &v)
-                else:
-                    capped(l[k], job.softcap, &lost, &v)
-                slope[k] = <real>v
-    elif slope != NULL:
-        for k in range(n):
-            slope[k] = <real>1.0
     if not teacher and job.legal != NULL:
         for k in range(n):
             l[k] = l[k] if job.legal[legal + k] else <real>-INFINITY
-        if slope != NULL:
-            for k in range(n):
-                slope[k] = slope[k] if job.legal[legal + k] else <real>0.0
 
 
-cdef void prepare(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, const Sum* own, real* l,
-                  real* rest, real* slope) noexcept nogil:
-    # Logits as the softmax takes them, and what they have lost if they are scaled; their derivatives if they are wanted.
-    load_logits(job, teacher, at, legal, n, l, slope)
-    if own.infinite:
-        to_limit(l, n, 1)
-    if own.scaled:
-        relate(job, teacher, &own.base, &own.base_lo, False, l, rest, n)
-
-
-cdef bint is_ready(const SoftJob* job, bint teacher, bint infinite, const real* _) noexcept nogil:
-    # Whether logits are as they are given.
-    cdef bint changed = infinite or caps(job, teacher) or (not teacher and job.legal != NULL)
-    return is_native(job.row.entries.code, _) and not changed
-
-
-cdef const real* given_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, real* room) noexcept nogil:
+cdef const real* given_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, bint infinite,
+                              real* room) noexcept nogil:
     # load_logits(), in place where nothing is to be done.
-    if is_ready(job, teacher, False, room):
+    cdef bint changed = infinite or caps(job, teacher) or (not teacher and job.legal != NULL)
+    if is_native(job.row.entries.code, room) and not changed:
         return <const real*>(job.shares if teacher else job.row.x) + at
-    load_logits(job, teacher, at, legal, n, room, <real*>NULL)
+    load_logits(job, teacher, at, legal, n, room)
+    if infinite:
+        to_limit(room, n, 1)
     return room
 
 
-cdef const real* prepared(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, const Sum* own,
-                          real* room, real* rest) noexcept nogil:
-    # prepare(), in place where nothing is to be done.
-    if not own.scaled and is_ready(job, teacher, own.infinite, room):
-        return <const real*>(job.shares if teacher else job.row.x) + at
-    prepare(job, teacher, at, legal, n, own, room, rest, <real*>NULL)
+cdef const real* exp_logits(const SoftJob* job, bint teacher, Py_ssize_t at, Py_ssize_t legal, Py_ssize_t n, const Sum* own,
+                            const real* given, real* room, real* e, real* slope) noexcept nogil:
+    # Logits as the softmax takes them, which are returned, and their exponentials. Logits as given_logits() has them, if
+    # they are not NULL.
+    cdef const real* l = given
+    if l == NULL:
+        l = given_logits(job, teacher, at, legal, n, own.infinite, room)
+    if not scales(job, teacher):
+        exp_chunk(l, <real>own.m, e, n, l)
+        return l
+    if l != room:
+        memcpy(room, l, n * sizeof(real))
+    relate(job, teacher, &own.base, &own.base_lo, False, room, e, slope, n)
     return room
 
 
-cdef void exp_prepared(const real* l, const real* rest, const Sum* own, real* e, Py_ssize_t n, const real* ahead) noexcept nogil:
-    # The exponentials of a chunk.
-    if own.scaled:
-        exp_related(l, rest, e, n)
-    else:
-        exp_chunk(l, <real>own.m, e, n, ahead)
-
-
-cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* room, real* rest) noexcept nogil:
-    # The maximum of a row of logits, its place and its unit; returns the last chunk, as prepared.
+cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* room) noexcept nogil:
+    # The maximum of a row of logits, its place and its unit; returns the logits if they are one chunk, else NULL.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n, k, count = 0, place = 0
     cdef bint nan = False
     cdef real m = <real>-INFINITY
@@ -309,7 +291,7 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        l = given_logits(job, teacher, base + start, legal + start, n, room)
+        l = given_logits(job, teacher, base + start, legal + start, n, False, room)
         if raise_maximum(l, n, &m, &place):
             out.top = start + place
     if m == <real>INFINITY:
@@ -317,23 +299,24 @@ cdef const real* find_top(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* o
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            l = given_logits(job, teacher, base + start, legal + start, n, room)
+            l = given_logits(job, teacher, base + start, legal + start, n, False, room)
             for k in range(n):
                 nan |= l[k] != l[k]
                 count += l[k] == <real>INFINITY
         out.infinite = True
         m = <real>NAN if nan or count != 1 else <real>0.0
+        if c <= CHUNK:
+            l = given_logits(job, teacher, base, legal, c, True, room)
     out.m = m
     out.base = out.base_lo = out.shift = 0.0
-    out.scaled = scales(job, teacher) and m > <real>-INFINITY
-    if out.scaled:
+    out.unit = unit_of(m, m)
+    # Without a finite maximum its NaN are those of the sum.
+    if scales(job, teacher) and m > <real>-INFINITY:
         out.base = base_of(job, teacher, m, &out.base_lo)
         out.shift = out.base / job.temperature
         out.m = 0.0
-    out.unit = 1.0 if out.scaled else unit_of(m, m)
-    if c <= CHUNK and (out.infinite or out.scaled):
-        l = prepared(job, teacher, base, legal, c, out, room, rest)
-    return l
+        out.unit = 1.0
+    return l if c <= CHUNK else NULL
 
 
 cdef void finish_sum(Sum* out, const double* sums) noexcept nogil:
@@ -342,20 +325,19 @@ cdef void finish_sum(Sum* out, const double* sums) noexcept nogil:
     out.log = log1p_f64(out.s)
 
 
-cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* rest, real* e) noexcept nogil:
-    # Sums over a row of logits; l and e keep its last chunk.
+cdef void sum_row(const SoftJob* job, bint teacher, Py_ssize_t i, Sum* out, real* l, real* e, real* slope) noexcept nogil:
+    # Sums over a row of logits; l, e and slope keep its last chunk.
     cdef Py_ssize_t c = job.row.classes, base = i * c, legal = i * job.legal_step, chunk, start, n
     cdef double sums[2]
-    cdef const real* given = find_top(job, teacher, i, out, l, rest)
-    if c <= CHUNK and given != l:
+    cdef const real* given = find_top(job, teacher, i, out, l)
+    if given != NULL and given != l:
         memcpy(l, given, c * sizeof(real))
+        given = l
     sums[0] = sums[1] = 0.0
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        if c > CHUNK:
-            prepare(job, teacher, base + start, legal + start, n, out, l, rest, <real*>NULL)
-        exp_prepared(l, rest, out, e, n, l)
+        exp_logits(job, teacher, base + start, legal + start, n, out, given, l, e, slope)
         if start <= out.top < start + n:
             e[out.top - start] = <real>0.0
         add_chunk(sums, sum_exponentials(e, n))
@@ -390,7 +372,7 @@ cdef Py_ssize_t likeliest(const SoftJob* job, Py_ssize_t i, const Sum* own, cons
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            l = given_logits(job, False, base + start, legal + start, n, room)
+            l = given_logits(job, False, base + start, legal + start, n, False, room)
             for k in range(n):
                 if l[k] != l[k]:
                     return start + k
@@ -399,7 +381,7 @@ cdef Py_ssize_t likeliest(const SoftJob* job, Py_ssize_t i, const Sum* own, cons
     # No chunk before has a maximum: only what is higher replaces it.
     start = own.top // CHUNK * CHUNK
     n = min(c - start, CHUNK)
-    l = given_logits(job, False, base + start, legal + start, n, room)
+    l = given_logits(job, False, base + start, legal + start, n, False, room)
     return start + first_equal(l, l[own.top - start], n)
 
 
@@ -412,16 +394,20 @@ cdef inline double log_share(real w) noexcept nogil:
 
 
 cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n, const Sum* own, const Sum* other,
-                double spread, real* l, real* rest, real* e, real* t, real* f, double* p, double* c, double* w, double* h) noexcept nogil:
-    # p, c, w and log w of a chunk; l, e and t, f have it already if it is the only one. Whether a value is no probability.
+                double spread, real* l, real* e, real* slope, real* t, real* f, double* p, double* c, double* w,
+                double* h) noexcept nogil:
+    # p, c, w and log w of a chunk; l, e, slope and t, f have it already if it is the only one. Whether a value is no
+    # probability.
     cdef const RowJob* row = &job.row
     cdef Py_ssize_t k, at = i * row.classes + start
     cdef bint bad = False, several = row.classes > CHUNK
     cdef double factor, keep = 1.0 - row.smoothing
+    cdef const real* given
     if job.input_kind == LOGITS:
         if several:
-            prepare(job, False, at, i * job.legal_step + start, n, own, l, rest, <real*>NULL)
-            exp_prepared(l, rest, own, e, n, l)
+            given = exp_logits(job, False, at, i * job.legal_step + start, n, own, <const real*>NULL, l, e, slope)
+            if given != l:
+                memcpy(l, given, n * sizeof(real))
         factor = 1.0 / (own.unit * (1.0 + own.s))
         for k in range(n):
             p[k] = <double>e[k] * factor
@@ -449,8 +435,9 @@ cdef bint terms(const SoftJob* job, Py_ssize_t i, Py_ssize_t start, Py_ssize_t n
             w[k] = 0.0
     elif job.kind == LOGITS:
         if several:
-            prepare(job, True, at, 0, n, other, t, rest, <real*>NULL)
-            exp_prepared(t, rest, other, f, n, t)
+            given = exp_logits(job, True, at, 0, n, other, <const real*>NULL, t, f, <real*>NULL)
+            if given != t:
+                memcpy(t, given, n * sizeof(real))
         factor = 1.0 / (other.unit * (1.0 + other.s))
         for k in range(n):
             w[k] = <double>f[k] * factor
@@ -544,14 +531,13 @@ cdef struct Own:
 cdef void own_class(const SoftJob* job, Py_ssize_t i, int64_t y, const Sum* own, double pull, double spread, double entropy,
                     Own* out, const real* _) noexcept nogil:
     cdef const RowJob* row = &job.row
-    cdef real x_y = <real>0.0, rest = <real>0.0, e_y
+    cdef real x_y = <real>0.0, e_y
     cdef double u = (1.0 - row.smoothing) * class_weight_of(row, y), whole = 1.0 + own.s, slope, gap, part, c_y, p_y, q_y
     if job.factor != NULL:
         load(row.entries.code, job.factor, i, &x_y, 1)
         u = u * <double>x_y
-    prepare(job, False, i * row.classes + y, i * job.legal_step + y, 1, own, &x_y, &rest, <real*>NULL)
-    gap = own.m - <double>x_y
-    exp_prepared(&x_y, &rest, own, &e_y, 1, &x_y)
+    gap = own.m - <double>exp_logits(
+        job, False, i * row.classes + y, i * job.legal_step + y, 1, own, <const real*>NULL, &x_y, &e_y, <real*>NULL)[0]
     part = <double>e_y / own.unit
     p_y = part / whole
     q_y = (own.s if gap == 0.0 else whole - part) / whole
@@ -673,9 +659,8 @@ cdef void curve_of_shares(const SoftJob* job, const double* p, const double* w, 
 cdef void bend_curve(const SoftJob* job, const Sum* own, const real* l, const real* derivative, const double* v, double* d, Py_ssize_t n) noexcept nogil:
     # From second derivatives with respect to prepared logits to those with respect to logits, but for 1 / temperature^2.
     cdef Py_ssize_t k
-    cdef double slope, second = 0.0
-    if job.softcap > 0.0:
-        second = -2.0 * job.temperature / (job.softcap * job.softcap)
+    cdef double slope, second
+    second = -2.0 * job.temperature / (job.softcap * job.softcap)
     for k in range(n):
         slope = derivative[k]
         if slope == 0.0:
@@ -695,7 +680,6 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef real e[CHUNK]
     cdef real t[CHUNK]
     cdef real f[CHUNK]
-    cdef real rest[CHUNK]
     cdef real derivative[CHUNK]
     cdef double p[CHUNK]
     cdef double cost[CHUNK]
@@ -713,17 +697,18 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef bint index = row.target != NULL, soft = job.shares != NULL, smooth = index and row.smoothing != 0.0
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
     cdef bint logits = job.input_kind == LOGITS, summed = (soft or smooth or entropic) and (logits or jensen)
-    cdef bint bent = logits and (job.softcap > 0.0 or job.legal != NULL)
+    cdef bint bent = logits and job.softcap > 0.0
+    cdef const uint8_t* legal
     mine.u, mine.bend = 0.0, 0.0
     if logits:
-        sum_row(job, False, i, &own, l, rest, e)
+        sum_row(job, False, i, &own, l, e, derivative)
         lse = (own.m + own.shift) + own.log
         if own.infinite and own.m == own.m:
             lse = INFINITY
     if job.z_loss != 0.0:
         pull = 2.0 * job.z_loss * lse
     if soft and job.kind == LOGITS:
-        sum_row(job, True, i, &other, t, rest, f)
+        sum_row(job, True, i, &other, t, f, <real*>NULL)
     # A divergence from what is no logits needs none of these sums.
     if summed:
         for k in range(5 * LANES):
@@ -733,7 +718,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         for chunk in range((c + CHUNK - 1) // CHUNK):
             start = chunk * CHUNK
             n = min(c - start, CHUNK)
-            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, rest, e, t, f, p, cost, w, h)
+            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, derivative, t, f, p, cost, w, h)
             if soft or smooth:
                 add_lanes(lanes, w, n)
             if entropic:
@@ -770,7 +755,7 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
         if c > CHUNK or not summed:
-            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, rest, e, t, f, p, cost, w, h)
+            bad[0] |= terms(job, i, start, n, &own, &other, spread, l, e, derivative, t, f, p, cost, w, h)
         if jensen:
             if c > CHUNK:
                 for k in range(n):
@@ -815,11 +800,17 @@ cdef double soft_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             else:
                 curve_of_shares(job, p, w, d, n)
         if bent:
-            prepare(job, False, base + start, i * job.legal_step + start, n, &own, l, rest, derivative)
             if job.hess != NULL:
                 bend_curve(job, &own, l, derivative, v, d, n)
             for k in range(n):
                 v[k] = v[k] * <double>derivative[k] if derivative[k] != <real>0.0 else 0.0
+        if logits and job.legal != NULL:
+            legal = job.legal + i * job.legal_step + start
+            for k in range(n):
+                v[k] = v[k] if legal[k] else 0.0
+            if job.hess != NULL:
+                for k in range(n):
+                    d[k] = d[k] if legal[k] else 0.0
         for k in range(n):
             l[k] = <real>(v[k] * scale)
         store(code, l, row.grad, base + start, n)

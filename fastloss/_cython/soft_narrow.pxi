@@ -38,19 +38,18 @@ cdef void load_tile(const SoftJob* job, const void* source, Py_ssize_t first, co
         columns(tile, flat, x)
 
 
-cdef void load_tile_logits(const SoftJob* job, bint teacher, Py_ssize_t first, const Tile* tile, real* flat, real* slope,
-                       real* l) noexcept nogil:
-    # load_logits(); derivatives stay row by row.
+cdef void load_tile_logits(const SoftJob* job, bint teacher, Py_ssize_t first, const Tile* tile, real* flat,
+                           real* l) noexcept nogil:
     cdef Py_ssize_t r, c = tile.c
     if job.legal == NULL or job.legal_step > 0 or teacher:
-        load_logits(job, teacher, first * c, first * c, tile.n * c, flat, slope)
+        load_logits(job, teacher, first * c, first * c, tile.n * c, flat)
     else:
         for r in range(tile.n):
-            load_logits(job, False, (first + r) * c, 0, c, flat + r * c, slope + r * c if slope != NULL else NULL)
+            load_logits(job, False, (first + r) * c, 0, c, flat + r * c)
     columns(tile, flat, l)
 
 
-cdef void sum_tile(const SoftJob* job, bint teacher, const Tile* tile, bint places, real* l, real* e, real* beside, real* rest,
+cdef void sum_tile(const SoftJob* job, bint teacher, const Tile* tile, bint places, real* l, real* e, real* beside, real* slope,
                    TileSum* out) noexcept nogil:
     # As sum_row; the maxima's places only if they are wanted: as of likeliest, but -1 if nothing is above -inf.
     cdef Py_ssize_t r, k, c = tile.c, padded = tile.padded, count
@@ -94,8 +93,8 @@ cdef void sum_tile(const SoftJob* job, bint teacher, const Tile* tile, bint plac
             out.lse[r] = base[r] / job.temperature if abs_f64(out.lse[r]) < INFINITY else out.lse[r]
             m[r] = m[r] - m[r]
         for k in range(c):
-            relate(job, teacher, base, base_lo, True, l + k * padded, rest + k * padded, padded)
-        exp_related(l, rest, e, tile.size)
+            relate(job, teacher, base, base_lo, True, l + k * padded, e + k * padded,
+                   slope + k * padded if slope != NULL else NULL, padded)
     else:
         for k in range(tile.size):
             e[k] = l[k]
@@ -201,7 +200,7 @@ cdef bint own_shares(const SoftJob* job, const Tile* tile, bint costs, const Til
 
 
 cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, const double* spread, real* flat, real* t,
-                       real* f, real* beside, real* rest, double* w, double* h) noexcept nogil:
+                       real* f, real* beside, double* w, double* h) noexcept nogil:
     # w and, for a divergence, log w. Whether a share is no probability.
     cdef Py_ssize_t r, k, c = tile.c, n = tile.padded
     cdef bint bad = False
@@ -212,8 +211,8 @@ cdef bint other_shares(const SoftJob* job, Py_ssize_t first, const Tile* tile, c
         for k in range(tile.size):
             w[k] = 0.0
     elif job.kind == LOGITS:
-        load_tile_logits(job, True, first, tile, flat, <real*>NULL, t)
-        sum_tile(job, True, tile, False, t, f, beside, rest, &other)
+        load_tile_logits(job, True, first, tile, flat, t)
+        sum_tile(job, True, tile, False, t, f, beside, <real*>NULL, &other)
         for k in range(c):
             side_shares(w + k * n, f + k * n, other.share, n)
         if job.divergence:
@@ -259,7 +258,6 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     cdef real flat[CHUNK]
     cdef real slopes[CHUNK]
     cdef real beside[CHUNK]
-    cdef real rest[CHUNK]
     cdef real l[CHUNK]
     cdef real e[CHUNK]
     cdef real t[CHUNK]
@@ -291,7 +289,7 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     cdef bint index = row.target != NULL, soft = job.shares != NULL or (index and row.smoothing != 0.0)
     cdef bint jensen = job.form == JENSEN_SHANNON, entropic = more != 0.0 or job.entropies != NULL
     cdef bint logits = job.input_kind == LOGITS, bad = False
-    cdef bint bent = logits and (job.softcap > 0.0 or job.legal != NULL)
+    cdef bint bent = logits and job.softcap > 0.0, masked = logits and job.legal != NULL
     for r in range(n):
         mass[r] = 0.0
         entropy[r] = 0.0
@@ -304,18 +302,18 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
         slope[r] = 1.0
         pull[r] = 0.0
         spread[r] = spread_of(job, first + r) if row.smoothing != 0.0 and r < tile.n else 0.0
-    if bent:
-        load_tile_logits(job, False, first, tile, flat, slopes, l)
+    if bent or masked:
+        load_tile_logits(job, False, first, tile, flat, l)
     else:
         load_tile(job, row.x, first, tile, flat, l)
     if logits:
-        sum_tile(job, False, tile, job.top != NULL, l, e, beside, rest, &own)
+        sum_tile(job, False, tile, job.top != NULL, l, e, beside, slopes, &own)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
     bad = own_shares(job, tile, (soft and not jensen) or entropic, &own, l, e, p, cost)
     if soft:
-        bad |= other_shares(job, first, tile, spread, flat, t, f, beside, rest, w, h)
+        bad |= other_shares(job, first, tile, spread, flat, t, f, beside, w, h)
         side_add(mass, w, c, n)
     if entropic:
         side_dot(entropy, p, cost, c, n)
@@ -422,10 +420,13 @@ cdef bint soft_tile(const SoftJob* job, Py_ssize_t first, const Tile* tile, cons
     if index:
         for r in range(n):
             l[at[r]] = <real>(g_y[r] * scale[r])
-    transpose(l, n, flat, c, c, tile.n)
     if bent:
-        for k in range(tile.n * c):
-            flat[k] = flat[k] * slopes[k] if slopes[k] != <real>0.0 else <real>0.0
+        for k in range(size):
+            l[k] = l[k] * slopes[k] if slopes[k] != <real>0.0 else <real>0.0
+    transpose(l, n, flat, c, c, tile.n)
+    if masked:
+        for r in range(tile.n):
+            clear_illegal(job, (first + r) * job.legal_step, flat + r * c, c)
     for r in range(tile.n):
         if tile.y[r] < 0:
             for k in range(c):

@@ -135,10 +135,11 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef real room[CHUNK]
     cdef real e_room[CHUNK]
     cdef real other_room[CHUNK]
-    cdef real rest[CHUNK]
     cdef real f[CHUNK]
     cdef const real* l
     cdef const real* t = other_room
+    cdef const real* given
+    cdef const real* given_other = NULL
     cdef const real* w = other_room     # shares, or a teacher's exponentials
     cdef real* e = e_room
     cdef real* g
@@ -149,10 +150,9 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     cdef double other_sums[2]
     cdef double lse, pull = 0.0, mass = 0.0, shared = 0.0, entropy = 0.0, p, scale, factor, share = 0.0, w_top = 0.0, factor_e
     cdef real e_top
-    cdef real other_rest[CHUNK]
-    l = find_top(job, False, i, &own, room, rest)
+    given = find_top(job, False, i, &own, room)
     if teacher:
-        t = find_top(job, True, i, &other, other_room, other_rest)
+        given_other = find_top(job, True, i, &other, other_room)
     own_sums[0] = own_sums[1] = other_sums[0] = other_sums[1] = 0.0
     clear_lanes(sums.turn)
     clear_lanes(sums.mass)
@@ -161,11 +161,9 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
     for chunk in range((c + CHUNK - 1) // CHUNK):
         start = chunk * CHUNK
         n = min(c - start, CHUNK)
-        if several:
-            l = prepared(job, False, base + start, legal + start, n, &own, room, rest)
         if kept:
             e = <real*>row.grad + base + start
-        exp_prepared(l, rest, &own, e, n, l)
+        l = exp_logits(job, False, base + start, legal + start, n, &own, given, room, e, <real*>NULL)
         if start <= own.top < start + n:
             e[own.top - start] = <real>0.0
         add_chunk(own_sums, sum_exponentials(e, n))
@@ -173,9 +171,7 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
             add_turns(sums.turn, own.m, l, e, n)
             fold(sums.turn, sums.turns)
         if teacher:
-            if several:
-                t = prepared(job, True, base + start, 0, n, &other, other_room, other_rest)
-            exp_prepared(t, other_rest, &other, f, n, t)
+            t = exp_logits(job, True, base + start, 0, n, &other, given_other, other_room, f, <real*>NULL)
             if start <= other.top < start + n:
                 f[other.top - start] = <real>0.0
                 share = own.m - <double>l[other.top - start]    # what the maximum's own term is
@@ -236,13 +232,12 @@ cdef double wide_row(const SoftJob* job, Py_ssize_t i, int64_t y, double weight,
         if kept:
             e = <real*>row.grad + base + start
         g = <real*>row.grad + base + start if is_native(code, _) else room
-        if several and (not kept or job.entropy != 0.0):
-            l = prepared(job, False, base + start, legal + start, n, &own, room, rest)
-            if not kept:
-                exp_prepared(l, rest, &own, e, n, l)
+        if several and kept and job.entropy != 0.0 and not scales(job, False):
+            l = given_logits(job, False, base + start, legal + start, n, own.infinite, room)
+        elif several and (not kept or job.entropy != 0.0):
+            l = exp_logits(job, False, base + start, legal + start, n, &own, given, room, e_room, <real*>NULL)
         if several and teacher:
-            t = prepared(job, True, base + start, 0, n, &other, other_room, other_rest)
-            exp_prepared(t, other_rest, &other, f, n, t)
+            exp_logits(job, True, base + start, 0, n, &other, given_other, other_room, f, <real*>NULL)
         elif several and soft:
             w = shares_of(job, base + start, other_room, n)
         e_top = e[other.top - start] if teacher and start <= other.top < start + n else <real>0.0

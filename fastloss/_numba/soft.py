@@ -20,11 +20,10 @@ from fastloss._numba.blocks import (
     value_at,
 )  # fmt: skip
 from fastloss._numba.primitives_generated import (
-    drop_neg_f64,
     exp_f64,
-    exp_neg_f64,
-    exp_sum_f32,
-    exp_sum_f64,
+    exp_pair_f32,
+    exp_pair_f64,
+    expm1_reduced_f64,
     expm1_tail_f64,
     half_over_mean_f64,
     log1p_f64,
@@ -35,12 +34,12 @@ from fastloss._numba.primitives_generated import (
 )
 from fastloss._numba.rows import INFINITY, NAN, load_targets, to_limit
 from fastloss._numba.wide import add_chunk, exp_chunk, fold, folded, raise_maximum, sum_exponentials, unit_of
-from fastloss.primitives import EXP_MIN_F64, LN2_HI_F64, LN2_LO_F64, LOG2E, ROUND_F64
+from fastloss.primitives import LN2_HI_F64, LN2_LO_F64, LOG2E, ROUND_F64
 
 UNIT_DOMAIN = 1  # as in fastloss/registry.py
 FOLDED = 6 * LANES  # where in the lanes the sums of chunks are
 LEAST = 2.2250738585072014e-308  # the smallest normal number
-REALS = 7 * CHUNK  # elements of work for what is in the type that is computed in
+REALS = 6 * CHUNK  # elements of work for what is in the type that is computed in
 ROOM = REALS + 2 * 6 * CHUNK  # and all that the kernel needs, as many doubles included
 
 
@@ -89,7 +88,6 @@ class Sum(NamedTuple):
     """Of the exponentials of a row; ``soft.pxi`` says what each is."""
 
     m: Any
-    scaled: Any
     base: Any
     base_lo: Any
     shift: Any
@@ -114,7 +112,6 @@ class Chunk(NamedTuple):
     """Pointers to what is known of a chunk of classes."""
 
     l: Any  # noqa: E741
-    rest: Any
     e: Any
     t: Any
     f: Any
@@ -151,12 +148,11 @@ def open_rows(target, first, n, classes, ignore_index, weight, mask, flags, y, w
 
 
 @inline
-def capped(x, cap):
+def capped(x, cap, steep, steep_lo):
     """cap tanh(x / cap), what it has lost, and its derivative."""
     a = abs(x)
-    y = a / cap
-    y_lo = 2.0 * (fma(-y, cap, a) / cap)
-    y = y + y
+    y = a * steep
+    y_lo = fma(a, steep, -y) + a * steep_lo
     y_lo = y_lo if y < 747.0 else 0.0
     y = 747.0 if y > 747.0 else y  # from there on even 4 e is 0
     t = fma(y, LOG2E, ROUND_F64)
@@ -182,22 +178,31 @@ def capped(x, cap):
     one = 1.0 + scale
     den = one + part
     part_lo = ((one - den) + part) + (((1.0 - one) + scale) + part_lo)
-    t = num / den
-    slope = fma(rise, four, four) / den / den
+    share = 1.0 / den
+    t = num * share
+    slope = fma(rise, four, four) * share * share
     z = cap * t
-    r = fma(cap, t, -z) + cap * ((fma(-t, den, num) + (h - t * part_lo)) / den)
+    r = fma(cap, t, -z) + cap * ((fma(-t, den, num) + (h - t * part_lo)) * share)
     return z if x > 0.0 else -z, r if x > 0.0 else -r, slope
 
 
 @inline
-def capped_short(x, cap):
+def capped_short(x, cap, steep, steep_lo):
     """The same for a float32, beside which it loses nothing."""
     v = np.float64(x)
-    y = abs(v) / cap
-    y = y + y
-    e = exp_neg_f64(y, -EXP_MIN_F64)
-    c = cap * (drop_neg_f64(y, -EXP_MIN_F64) / (1.0 + e))
-    return c if v > 0.0 else -c, 0.0, 4.0 * e / (1.0 + e) / (1.0 + e)
+    y = abs(v) * steep
+    y = 746.0 if y > 746.0 else y
+    t = fma(y, LOG2E, ROUND_F64)
+    n = t - ROUND_F64
+    rise = expm1_reduced_f64(fma(n, LN2_LO_F64, -fma(n, -LN2_HI_F64, y)))
+    scale = from_bits(u64(0x43F0000000000000) - (bits(t) << u64(52))) * 5.421010862427522e-20
+    e = fma(rise, scale, scale)
+    num = fma(-rise, scale, 1.0 - scale)
+    den = 1.0 + e
+    share = 1.0 / den
+    t = num * share
+    t = cap * fma(fma(-t, den, num), share, t)
+    return t if v > 0.0 else -t, 0.0, 4.0 * e * share * share
 
 
 cap_of = by_type(capped_short, capped)
@@ -211,28 +216,27 @@ def lost_by(a, b, difference):
 
 
 @inline
-def related_f32(like, d, low, inverse, inverse_lo):
-    """The product of two sums, at most 0, and what rounding it has lost."""
+def _exp_related_f32(like, d, low, inverse, inverse_lo):
+    """The product of two sums, at most 0, and its exponential with what rounding the product has lost."""
     q = d * inverse
     q = 0.0 if q > 0.0 else q
     high = f32(q)
-    lost = f32(q - np.float64(high))
-    return high, lost if (high > f32(-INFINITY)) & (high < f32(0.0)) else f32(0.0)
+    return high, exp_pair_f32(high, f32(q - np.float64(high)))
 
 
 @inline
-def related_f64(like, d, low, inverse, inverse_lo):
+def _exp_related_f64(like, d, low, inverse, inverse_lo):
     q = d * inverse
     q = 0.0 if q > 0.0 else q
     lost = fma(d, inverse, -q) + fma(d, inverse_lo, low * inverse)
-    return q, lost if (q > -INFINITY) & (q < 0.0) else 0.0
+    return q, exp_pair_f64(q, lost if q < 0.0 else 0.0)
 
 
-related = by_type(related_f32, related_f64)
+exp_related = by_type(_exp_related_f32, _exp_related_f64)
 
 
 @inline
-def _related_plain_f32(x, base, inverse, inverse_lo):
+def _exp_plain_f32(x, base, inverse, inverse_lo):
     # In float32, which is faster.
     m, i = f32(base), f32(inverse)
     j = f32(inverse - np.float64(i))
@@ -240,42 +244,42 @@ def _related_plain_f32(x, base, inverse, inverse_lo):
     part = v - x
     low = (x - (v - part)) - (m + part)
     high = v * i
-    high = f32(0.0) if high > f32(0.0) else high
-    low = fma(v, i, -high) + fma(v, j, low * i)
-    return high, low if (high > f32(-INFINITY)) & (high < f32(0.0)) else f32(0.0)
+    return high, exp_pair_f32(high, fma(v, i, -high) + fma(v, j, low * i))
 
 
 @inline
-def _related_plain_f64(x, base, inverse, inverse_lo):
+def _exp_plain_f64(x, base, inverse, inverse_lo):
     d = x - base
-    return related(x, d, lost_by(x, base, d), inverse, inverse_lo)
+    return _exp_related_f64(x, d, lost_by(x, base, d), inverse, inverse_lo)
 
 
-related_plain = by_type(_related_plain_f32, _related_plain_f64)
-
-
-@inline
-def _less_base_f32(x, cap, base, base_lo):
-    return capped_short(x, cap)[0] - base, 0.0
+exp_plain = by_type(_exp_plain_f32, _exp_plain_f64)
 
 
 @inline
-def _less_base_f64(x, cap, base, base_lo):
-    c, low, _ = capped(x, cap)
+def _less_base_f32(x, cap, steep, steep_lo, base, base_lo):
+    c, _, slope = capped_short(x, cap, steep, steep_lo)
+    return c - base, 0.0, f32(slope)
+
+
+@inline
+def _less_base_f64(x, cap, steep, steep_lo, base, base_lo):
+    c, low, slope = capped(x, cap, steep, steep_lo)
     d = c - base
     low = lost_by(c, base, d) + (low - base_lo)
     c = d + low
-    return c, lost_by(d, -low, c)
+    return c, lost_by(d, -low, c), slope
 
 
 less_base = by_type(_less_base_f32, _less_base_f64)
 
 
 @inline
-def related_capped(x, cap, base, base_lo, inverse, inverse_lo):
-    d, lost = less_base(x, cap, base, base_lo)
+def exp_capped(x, cap, steep, steep_lo, base, base_lo, inverse, inverse_lo):
+    d, lost, slope = less_base(x, cap, steep, steep_lo, base, base_lo)
     d = d if x > -INFINITY else np.float64(x)  # an illegal class
-    return related(x, d, lost, inverse, inverse_lo)
+    high, e = exp_related(x, d, lost, inverse, inverse_lo)
+    return high, e, slope
 
 
 @inline
@@ -296,44 +300,44 @@ def inverse_rest(temperature):
 
 
 @inline
+def steepness(cap):
+    """2 / cap, and what that has lost; the cap may be too small for it."""
+    steep = 2.0 / cap
+    if steep < INFINITY:
+        return steep, -fma(steep, cap, -2.0) / cap
+    return 1.7976931348623157e308, 0.0
+
+
+@inline
 def base_of(job, teacher, m):
     """A row's maximum, capped, and what that has lost."""
     if not caps(job, teacher):
         return np.float64(m), 0.0
-    base, low, _ = cap_of(m, job.softcap)
+    steep, steep_lo = steepness(job.softcap)
+    base, low, _ = cap_of(m, job.softcap, steep, steep_lo)
     return base, low
 
 
 @apart
 @inline
-def relate(capping, cap, temperature, base, base_lo, logits, rest, n):
-    """Logits become those of the softmax less their row's maximum, exact to twice their digits."""
+def relate(capping, cap, temperature, base, base_lo, logits, e, slope, n):
+    """Logits become those of the softmax less their row's maximum, and e their exponentials; slopes of capped ones."""
     inverse, inverse_lo = 1.0 / temperature, inverse_rest(temperature)
     if capping:
+        steep, steep_lo = steepness(cap)
         for k in range(n):
-            logits[k], rest[k] = related_capped(logits[k], cap, base, base_lo, inverse, inverse_lo)
+            logits[k], e[k], slope[k] = exp_capped(logits[k], cap, steep, steep_lo, base, base_lo, inverse, inverse_lo)
     else:
         for k in range(n):
-            logits[k], rest[k] = related_plain(logits[k], base, inverse, inverse_lo)
-
-
-exp_sum = by_type(exp_sum_f32, exp_sum_f64)
+            logits[k], e[k] = exp_plain(logits[k], base, inverse, inverse_lo)
 
 
 @apart
 @inline
-def exp_related(logits, rest, e, n):
-    """Exponentials of what is related, together with what it has lost."""
-    for k in range(n):
-        e[k] = exp_sum(logits[k], rest[k])
-
-
-@apart
-@inline
-def load_logits(job, teacher, at, legal, n, logits, slope, sloped):
-    """Logits of n classes from element ``at`` on, -inf if they are illegal; the derivatives of what is capped."""
+def load_logits(job, teacher, at, legal, n, logits):
+    """Logits of n classes from element ``at`` on, -inf if they are illegal."""
     real = job.like.dtype.type
-    zero, one, largest, cap = real(0.0), real(1.0), real(np.finfo(real).max), job.softcap
+    largest = real(np.finfo(real).max)
     source = ptr(job.shares if teacher else job.x, at)
     for k in range(n):
         logits[k] = value_at(source, k, job.like)
@@ -343,52 +347,47 @@ def load_logits(job, teacher, at, legal, n, logits, slope, sloped):
             v = logits[k]
             v = largest if v > largest else v
             logits[k] = -largest if v < -largest else v
-        if sloped:
-            for k in range(n):
-                slope[k] = real(cap_of(logits[k], cap)[2])
-    elif sloped:
-        for k in range(n):
-            slope[k] = one
     if not teacher and job.masked:
         flags, lowest = ptr(job.legal, legal), real(-INFINITY)
         for k in range(n):
             v = logits[k]
             logits[k] = v if flags[k] else lowest
-        if sloped:
-            for k in range(n):
-                v = slope[k]
-                slope[k] = v if flags[k] else zero
 
 
 @inline
-def prepare(job, teacher, at, legal, n, own, logits, rest, slope, sloped):
-    """Logits as the softmax takes them, and what they have lost if they are scaled; their derivatives if wanted."""
-    load_logits(job, teacher, at, legal, n, logits, slope, sloped)
-    if own.infinite:
+def given_logits(job, teacher, at, legal, n, infinite, logits):
+    load_logits(job, teacher, at, legal, n, logits)
+    if infinite:
         to_limit(carray(logits, n), 1)
-    if own.scaled:
-        relate(caps(job, teacher), job.softcap, job.temperature, own.base, own.base_lo, logits, rest, n)
 
 
 @inline
-def exp_prepared(job, logits, rest, own, e, n):
-    """The exponentials of a chunk."""
-    if own.scaled:
-        exp_related(logits, rest, e, n)
+def exp_given(job, teacher, logits, own, e, slope, n):
+    """Logits as given_logits() has them become as the softmax takes them, and e their exponentials."""
+    if scales(job, teacher):
+        relate(
+            caps(job, teacher), job.softcap, job.temperature, own.base, own.base_lo, logits, e, slope, n
+        )  # fmt: skip
     else:
         exp_chunk(logits, job.like.dtype.type(own.m), e, n)
 
 
+@inline
+def exp_logits(job, teacher, at, legal, n, own, logits, e, slope):
+    given_logits(job, teacher, at, legal, n, own.infinite, logits)
+    exp_given(job, teacher, logits, own, e, slope, n)
+
+
 @apart
 @inline
-def find_top(job, teacher, i, logits, rest):
+def find_top(job, teacher, i, logits):
     """The maximum of a row of logits, its place and its unit; ``logits`` keeps the last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
     m, top, infinite = real(-INFINITY), 0, False
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
-        load_logits(job, teacher, base + start, legal + start, n, logits, logits, False)
+        load_logits(job, teacher, base + start, legal + start, n, logits)
         m, place = raise_maximum(logits, n, m)
         if place >= 0:
             top = start + place
@@ -397,20 +396,19 @@ def find_top(job, teacher, i, logits, rest):
         count, nan = 0, 0
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
-            load_logits(job, teacher, base + start, legal + start, n, logits, logits, False)
+            load_logits(job, teacher, base + start, legal + start, n, logits)
             for k in range(n):
                 nan |= logits[k] != logits[k]
                 count += logits[k] == INFINITY
         infinite = True
         m = real(NAN) if nan != 0 or count != 1 else real(0.0)
+        if c <= CHUNK:
+            given_logits(job, teacher, base, legal, c, True, logits)
+    # Without a finite maximum its NaN are those of the sum.
     if scales(job, teacher) and m > real(-INFINITY):
         peak, peak_lo = base_of(job, teacher, m)
-        found = Sum(0.0, True, peak, peak_lo, peak / job.temperature, 1.0, 0.0, 0.0, top, infinite)
-    else:
-        found = Sum(np.float64(m), False, 0.0, 0.0, 0.0, unit_of(m, m), 0.0, 0.0, top, infinite)
-    if c <= CHUNK and (infinite or found.scaled):
-        prepare(job, teacher, base, legal, c, found, logits, rest, logits, False)
-    return found
+        return Sum(0.0, peak, peak_lo, peak / job.temperature, 1.0, 0.0, 0.0, top, infinite)
+    return Sum(np.float64(m), 0.0, 0.0, 0.0, unit_of(m, m), 0.0, 0.0, top, infinite)
 
 
 @inline
@@ -418,24 +416,24 @@ def finish_sum(found, sum_):
     """From the sum of the exponentials without one maximum."""
     s = sum_ / found.unit + (found.m - found.m)  # NaN without a finite maximum, even of one class
     return Sum(
-        found.m, found.scaled, found.base, found.base_lo, found.shift, found.unit, s, log1p_f64(s), found.top,
+        found.m, found.base, found.base_lo, found.shift, found.unit, s, log1p_f64(s), found.top,
         found.infinite,
     )  # fmt: skip
 
 
 @apart
 @inline
-def sum_row(job, teacher, i, logits, rest, e):
-    """Sums over a row of logits; ``logits`` and ``e`` keep its last chunk."""
+def sum_row(job, teacher, i, logits, e, slope):
+    """Sums over a row of logits; ``logits``, ``e`` and ``slope`` keep its last chunk."""
     real = job.like.dtype.type
     c, base, legal = job.classes, i * job.classes, i * job.legal_step
-    found = find_top(job, teacher, i, logits, rest)
+    found = find_top(job, teacher, i, logits)
     sum_ = lost = 0.0
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if c > CHUNK:
-            prepare(job, teacher, base + start, legal + start, n, found, logits, rest, logits, False)
-        exp_prepared(job, logits, rest, found, e, n)
+            given_logits(job, teacher, base + start, legal + start, n, found.infinite, logits)
+        exp_given(job, teacher, logits, found, e, slope, n)
         if start <= found.top < start + n:
             e[found.top - start] = real(0.0)
         sum_, lost = add_chunk(sum_, lost, sum_exponentials(e, ptr(job.lanes, 4 * LANES), n))
@@ -443,11 +441,10 @@ def sum_row(job, teacher, i, logits, rest, e):
 
 
 @inline
-def probabilities(job, teacher, at, legal, start, n, found, logits, rest, e):
+def probabilities(job, teacher, at, legal, n, found, logits, e, slope):
     """Logits and exponentials of a chunk, which are there already if it is the only one, and a factor to p."""
     if job.classes > CHUNK:
-        prepare(job, teacher, at, legal, n, found, logits, rest, logits, False)
-        exp_prepared(job, logits, rest, found, e, n)
+        exp_logits(job, teacher, at, legal, n, found, logits, e, slope)
     return 1.0 / (found.unit * (1.0 + found.s))
 
 
@@ -480,7 +477,7 @@ def likeliest(job, i, own, room):
     if own.s != own.s:
         for start in range(0, c, CHUNK):
             n = min(c - start, CHUNK)
-            load_logits(job, False, base + start, legal + start, n, room, room, False)
+            load_logits(job, False, base + start, legal + start, n, room)
             for k in range(n):
                 if room[k] != room[k]:
                     return start + k
@@ -489,7 +486,7 @@ def likeliest(job, i, own, room):
     # No chunk before has a maximum: only what is higher replaces it.
     start = own.top // CHUNK * CHUNK
     n = min(c - start, CHUNK)
-    load_logits(job, False, base + start, legal + start, n, room, room, False)
+    load_logits(job, False, base + start, legal + start, n, room)
     return start + first_equal(room, room[own.top - start], n)
 
 
@@ -507,7 +504,7 @@ def terms(job, i, start, n, own, other, spread, a):
     x, shares = ptr(job.x, at), ptr(job.shares, at)
     bad = 0
     if job.input_kind == LOGITS:
-        factor = probabilities(job, False, at, legal, start, n, own, l, a.rest, e)
+        factor = probabilities(job, False, at, legal, n, own, l, e, a.slope)
         for k in range(n):
             p[k] = np.float64(e[k]) * factor
             c[k] = (own.m - np.float64(l[k])) + own.log
@@ -532,7 +529,7 @@ def terms(job, i, start, n, own, other, spread, a):
         for k in range(n):
             w[k] = 0.0
     elif job.kind == LOGITS:
-        factor = probabilities(job, True, at, 0, start, n, other, t, a.rest, f)
+        factor = probabilities(job, True, at, 0, n, other, t, f, a.slope)
         for k in range(n):
             w[k] = np.float64(f[k]) * factor
             h[k] = (np.float64(t[k]) - other.m) - other.log
@@ -710,7 +707,7 @@ def curve(job, i, at, n, own, a, c, y, sloped):
         if more != 0.0 and p[k] != 0.0:
             d[k] = d[k] + more * p[k] * ((q - p[k]) * (c.entropy - cost[k]) + q)
     if sloped:
-        second = -2.0 * job.temperature / (job.softcap * job.softcap) if job.softcap > 0.0 else 0.0
+        second = -2.0 * job.temperature / (job.softcap * job.softcap)
         for k in range(n):
             slope = np.float64(a.slope[k])
             if slope == 0.0:
@@ -730,15 +727,14 @@ def weight_of(job, y):
 
 
 @inline
-def own_class(job, i, y, own, pull, spread, entropy, x_y, rest, e_y):
+def own_class(job, i, y, own, pull, spread, entropy, x_y, slope, e_y):
     """What an index's class adds: its loss, weights of the derivatives of its cost, the gradient there."""
     u = (1.0 - job.smoothing) * weight_of(job, y)
     if job.factored:
         u = u * np.float64(value_at(job.factor, i, job.like))
-    prepare(job, False, i * job.classes + y, i * job.legal_step + y, 1, own, x_y, rest, x_y, False)
+    exp_logits(job, False, i * job.classes + y, i * job.legal_step + y, 1, own, x_y, e_y, slope)
     gap = own.m - np.float64(x_y[0])
     whole = 1.0 + own.s
-    exp_prepared(job, x_y, rest, own, e_y, 1)
     part = np.float64(e_y[0]) / own.unit
     p_y = part / whole
     q_y = (own.s if gap == 0.0 else whole - part) / whole
@@ -767,29 +763,29 @@ def soft_row(job, i, y, weight):
     c, base, bad = job.classes, i * job.classes, False
     room, doubles, lanes, sums = job.work, job.doubles, ptr(job.lanes, LANES), ptr(job.lanes, FOLDED)
     a = Chunk(
-        ptr(room, 0), ptr(room, 5 * CHUNK), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK),
+        ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK),
         ptr(room, 4 * CHUNK), ptr(doubles, 0), ptr(doubles, CHUNK), ptr(doubles, 2 * CHUNK), ptr(doubles, 3 * CHUNK),
         ptr(doubles, 4 * CHUNK), ptr(doubles, 5 * CHUNK),
     )  # fmt: skip
     p, cost, w, h, v = a.p, a.cost, a.w, a.h, a.v
-    own = other = Sum(0.0, False, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0, False)
+    own = other = Sum(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0, False)
     u, g_y, value, lse = 0.0, 0.0, 0.0, 0.0
     spread, mass, entropy, drift, more = spread_of(job, i), 0.0, 0.0, 0.0, job.entropy
     pull = bend = rest = 0.0
     shared = job.soft or job.smoothing != 0.0
     jensen, entropic = job.form == JENSEN_SHANNON, more != 0.0 or job.extras
     logits = job.input_kind == LOGITS
-    bent = logits and (job.softcap > 0.0 or job.masked)
+    bent = logits and job.softcap > 0.0
     temperature = job.temperature if logits else 1.0
     if logits:
-        own = sum_row(job, False, i, a.l, a.rest, a.e)
+        own = sum_row(job, False, i, a.l, a.e, a.slope)
         lse = (own.m + own.shift) + own.log
         if own.infinite and own.m == own.m:
             lse = INFINITY
     if job.z_loss != 0.0:
         pull = 2.0 * job.z_loss * lse
     if job.soft and job.kind == LOGITS:
-        other = sum_row(job, True, i, a.t, a.rest, a.f)
+        other = sum_row(job, True, i, a.t, a.f, a.slope)
     # A divergence from what is no logits needs none of these sums.
     summed = (shared or entropic) and (logits or jensen)
     if summed:
@@ -820,12 +816,14 @@ def soft_row(job, i, y, weight):
         rest, value = folded(ptr(sums, 6)), 0.5 * folded(ptr(sums, 8))
     if job.index:
         # The room of the second sum: an index has no teacher.
-        own_value, u, bend, g_y = own_class(job, i, y, own, mass + pull, spread, entropy, a.t, a.slope, a.f)
+        own_value, u, bend, g_y = own_class(
+            job, i, y, own, mass + pull, spread, entropy, a.t, ptr(room, 5 * CHUNK), a.f
+        )
         value = value + own_value
     if job.z_loss != 0.0:
         value = value + job.z_loss * lse * lse
     value = value - more * entropy
-    put_extras(job, i, lse, entropy, own, a.slope)
+    put_extras(job, i, lse, entropy, own, ptr(room, 5 * CHUNK))
     if not job.differentiated and (jensen or not shared):
         return value * weight, bad
     scale = job.scale * weight / temperature
@@ -875,16 +873,22 @@ def soft_row(job, i, y, weight):
         if job.index and start <= y < start + n:
             v[y - start] = g_y
         slopes = a.slope
-        if bent:
-            prepare(job, False, base + start, i * job.legal_step + start, n, own, a.l, a.rest, slopes, True)
         if job.curved:
             curve(job, i, start, n, own, a, Curve(factor, bend, entropy, drift, rest), y, bent)
-            second = ptr(job.hess, base + start)
-            for k in range(n):
-                put(second, k, a.d[k] / temperature * scale)
         if bent:
             for k in range(n):
                 v[k] = v[k] * np.float64(slopes[k]) if slopes[k] != 0.0 else 0.0
+        if logits and job.masked:
+            flags = ptr(job.legal, i * job.legal_step + start)
+            for k in range(n):
+                v[k] = v[k] if flags[k] else 0.0
+            if job.curved:
+                for k in range(n):
+                    a.d[k] = a.d[k] if flags[k] else 0.0
+        if job.curved:
+            second = ptr(job.hess, base + start)
+            for k in range(n):
+                put(second, k, a.d[k] / temperature * scale)
         g = ptr(job.grad, base + start)
         for k in range(n):
             put(g, k, v[k] * scale)

@@ -18,7 +18,8 @@ from fastloss._numba.soft import (
     base_of,
     belongs_or_nan,
     caps,
-    exp_related,
+    exp_capped,
+    exp_plain,
     first_legal,
     inverse_rest,
     jensen_terms,
@@ -27,17 +28,16 @@ from fastloss._numba.soft import (
     nan_of,
     open_rows,
     pulled,
-    related_capped,
-    related_plain,
     scales,
     slopes_of_shares,
     spread_of,
+    steepness,
     weighed_cost,
 )
 from fastloss._numba.soft_heads import side_focal, side_poly
 from fastloss._numba.tiles import transpose
 
-FLAT, SLOPES, BESIDE, L, E, T, F, REST, SIDES = (k * CHUNK for k in range(9))  # where in the room of reals
+FLAT, SLOPES, BESIDE, L, E, T, F, SIDES = (k * CHUNK for k in range(8))  # where in the room of reals
 REALS = SIDES + 2 * SIDE
 MASS, ENTROPY, DRIFT, SHARED, SPREAD, U, C_Y, P_Y, Q_Y, G_Y, SLOPE, SPARE, FACTOR, SCALE, PULL, AT, Y, WEIGHT = (
     5 * CHUNK + k * SIDE for k in range(18)
@@ -118,19 +118,18 @@ def columns(flat, x, y, c, n, padded):
 
 
 @inline
-def load_tile_logits(job, teacher, first, y, n, padded, flat, slope, sloped, x):
-    """load_logits(); derivatives stay row by row."""
+def load_tile_logits(job, teacher, first, y, n, padded, flat, x):
     c, at = job.classes, ptr(flat, 0)
     if teacher or not job.masked or job.legal_step > 0:
-        load_logits(job, teacher, first * c, first * c, n * c, at, slope, sloped)
+        load_logits(job, teacher, first * c, first * c, n * c, at)
     else:
         for r in range(n):
-            load_logits(job, False, (first + r) * c, 0, c, ptr(at, r * c), ptr(slope, r * c), sloped)
+            load_logits(job, False, (first + r) * c, 0, c, ptr(at, r * c))
     columns(flat, x, y, c, n, padded)
 
 
 @inline
-def relate_tile(job, teacher, x, rest, m, out, c, n):
+def relate_tile(job, teacher, x, e, slope, m, out, c, n):
     """relate() for rows side by side; as long as ``out`` has no sums, s and log keep what their maxima are."""
     base, base_lo, cap = out.s, out.log, job.softcap
     inverse, inverse_lo = 1.0 / job.temperature, inverse_rest(job.temperature)
@@ -138,19 +137,22 @@ def relate_tile(job, teacher, x, rest, m, out, c, n):
         base[r], base_lo[r] = base_of(job, teacher, m[r])
         out.lse[r] = base[r] / job.temperature if abs(out.lse[r]) < INFINITY else out.lse[r]
         m[r] = m[r] - m[r]
-    for k in range(c):
-        a, b = ptr(x, k * n), ptr(rest, k * n)
-        if caps(job, teacher):
+    if caps(job, teacher):
+        steep, steep_lo = steepness(cap)
+        for k in range(c):
+            a, b, d = ptr(x, k * n), ptr(e, k * n), ptr(slope, k * n)
             for r in range(n):
-                a[r], b[r] = related_capped(a[r], cap, base[r], base_lo[r], inverse, inverse_lo)
-        else:
+                a[r], b[r], d[r] = exp_capped(a[r], cap, steep, steep_lo, base[r], base_lo[r], inverse, inverse_lo)
+    else:
+        for k in range(c):
+            a, b = ptr(x, k * n), ptr(e, k * n)
             for r in range(n):
-                a[r], b[r] = related_plain(a[r], base[r], inverse, inverse_lo)
+                a[r], b[r] = exp_plain(a[r], base[r], inverse, inverse_lo)
 
 
 @apart
 @inline
-def sum_tile(job, teacher, x, places, e, beside, rest, sides, lost, out, c, n, padded):
+def sum_tile(job, teacher, x, places, e, beside, slope, sides, lost, out, c, n, padded):
     """As sum_row; the maxima's places only if they are wanted: as of likeliest, but -1 if nothing is above -inf."""
     m, ones = sides[:padded], sides[SIDE : SIDE + padded]
     lowest, size = sides.dtype.type(-INFINITY), c * padded
@@ -191,8 +193,7 @@ def sum_tile(job, teacher, x, places, e, beside, rest, sides, lost, out, c, n, p
                 for k in range(c):
                     beside[k * padded + r] = m[r]
     if scales(job, teacher):
-        relate_tile(job, teacher, x, rest, m, out, c, padded)
-        exp_related(ptr(x, 0), rest, ptr(e, 0), size)
+        relate_tile(job, teacher, x, e, slope, m, out, c, padded)
     else:
         for k in range(size):
             e[k] = x[k]
@@ -332,9 +333,9 @@ def other_shares(job, first, y, count, n, other, work, room, w, h):
         for k in range(size):
             w[k] = 0.0
     elif job.kind == LOGITS:
-        load_tile_logits(job, True, first, y, count, n, flat, ptr(flat, 0), False, t)
-        beside, rest = work[BESIDE : BESIDE + CHUNK], ptr(work, REST)
-        sum_tile(job, True, t, False, f, beside, rest, work[SIDES:], room[LOST:], other, c, count, n)
+        load_tile_logits(job, True, first, y, count, n, flat, t)
+        beside, slopes = work[BESIDE : BESIDE + CHUNK], ptr(work, SLOPES)
+        sum_tile(job, True, t, False, f, beside, slopes, work[SIDES:], room[LOST:], other, c, count, n)
         side_shares(w, ptr(f, 0), other, c, n)
         if job.divergence:
             for k in range(c):
@@ -458,7 +459,7 @@ def soft_tile(job, first, count, n, values, work, room, ints):
     own, other = sums_at(room, OWN), sums_at(room, OTHER)
     soft, jensen = job.soft or job.smoothing != 0.0, job.form == JENSEN_SHANNON
     logits, entropic = job.input_kind == LOGITS, more != 0.0 or job.extras
-    bent = logits and (job.softcap > 0.0 or job.masked)
+    bent = logits and job.softcap > 0.0
     for r in range(n):
         mass[r] = 0.0
         entropy[r] = 0.0
@@ -472,9 +473,8 @@ def soft_tile(job, first, count, n, values, work, room, ints):
         for r in range(count):
             spread[r] = spread_of(job, first + r)
     if logits:
-        load_tile_logits(job, False, first, y, count, n, flat, slopes, bent, x)
-        rest = ptr(work, REST)
-        sum_tile(job, False, x, job.extras, e, beside, rest, work[SIDES:], room[LOST:], own, c, count, n)
+        load_tile_logits(job, False, first, y, count, n, flat, x)
+        sum_tile(job, False, x, job.extras, e, beside, slopes, work[SIDES:], room[LOST:], own, c, count, n)
         if job.z_loss != 0.0:
             for r in range(n):
                 pull[r] = 2.0 * job.z_loss * own.lse[r]
@@ -548,10 +548,15 @@ def soft_tile(job, first, count, n, values, work, room, ints):
     if job.index:
         for r in range(n):
             x[at[r]] = g_y[r] * scale[r]
-    transpose(x, n, flat, c, c, count)
     if bent:
-        for k in range(count * c):
-            flat[k] = flat[k] * slopes[k] if slopes[k] != 0.0 else job.like.dtype.type(0.0)
+        for k in range(size):
+            x[k] = x[k] * slopes[k] if slopes[k] != 0.0 else job.like.dtype.type(0.0)
+    transpose(x, n, flat, c, c, count)
+    if logits and job.masked:
+        for r in range(count):
+            flags = ptr(job.legal, (first + r) * job.legal_step)
+            for k in range(c):
+                flat[r * c + k] = flat[r * c + k] if flags[k] else job.like.dtype.type(0.0)
     for r in range(count):
         if y[r] < 0:
             for k in range(c):

@@ -10,13 +10,14 @@ from fastloss._numba.rows import INFINITY
 from fastloss._numba.soft import (
     FOLDED,
     UNIT_DOMAIN,
-    exp_prepared,
+    exp_given,
+    exp_logits,
     find_top,
     finish_sum,
+    given_logits,
     log_share,
     nan_of,
     own_class,
-    prepare,
     put_extras,
 )  # fmt: skip
 from fastloss._numba.wide import absorb, add_chunk, fold, folded, is_short, sum_exponentials
@@ -159,14 +160,14 @@ def wide_row(job, i, y, weight):
     c, base, legal, bad = job.classes, i * job.classes, i * job.legal_step, False
     several, teacher, entropic = c > CHUNK, job.soft and job.kind == LOGITS, job.entropy != 0.0 or job.extras
     logits, e, t, f = ptr(room, 0), ptr(room, CHUNK), ptr(room, 2 * CHUNK), ptr(room, 3 * CHUNK)
-    rest, other_rest = ptr(room, 5 * CHUNK), ptr(room, 6 * CHUNK)
+    slope = ptr(room, 4 * CHUNK)
     sums, turn, mass_lanes = ptr(job.lanes, LANES), ptr(job.lanes, 2 * LANES), ptr(job.lanes, 3 * LANES)
     cost, turns = ptr(job.lanes, 4 * LANES), ptr(job.lanes, FOLDED)
     masses, costs = ptr(turns, 2), ptr(turns, 4)
     own_sum = own_lost = other_sum = other_lost = 0.0
     pull = mass = shared = entropy = value = u = g_y = share = w_top = 0.0
-    own = find_top(job, False, i, logits, rest)
-    other = find_top(job, True, i, t, other_rest) if teacher else own
+    own = find_top(job, False, i, logits)
+    other = find_top(job, True, i, t) if teacher else own
     for k in range(3 * LANES):
         turn[k] = 0.0
     for k in range(6):
@@ -174,8 +175,8 @@ def wide_row(job, i, y, weight):
     for start in range(0, c, CHUNK):
         n = min(c - start, CHUNK)
         if several:
-            prepare(job, False, base + start, legal + start, n, own, logits, rest, logits, False)
-        exp_prepared(job, logits, rest, own, e, n)
+            given_logits(job, False, base + start, legal + start, n, own.infinite, logits)
+        exp_given(job, False, logits, own, e, slope, n)
         if start <= own.top < start + n:
             e[own.top - start] = real(0.0)
         own_sum, own_lost = add_chunk(own_sum, own_lost, sum_exponentials(e, sums, n))
@@ -184,8 +185,8 @@ def wide_row(job, i, y, weight):
             fold(turn, turns)
         if teacher:
             if several:
-                prepare(job, True, base + start, 0, n, other, t, other_rest, t, False)
-            exp_prepared(job, t, other_rest, other, f, n)
+                given_logits(job, True, base + start, 0, n, other.infinite, t)
+            exp_given(job, True, t, other, f, slope, n)
             if start <= other.top < start + n:
                 f[other.top - start] = real(0.0)
                 share = own.m - np.float64(logits[other.top - start])  # what the maximum's own term is
@@ -223,7 +224,7 @@ def wide_row(job, i, y, weight):
         shared = folded(costs) + (mass * own.log if mass != 0.0 else nan_of(own.log))
     if job.index:
         # The room of the second sum: an index has no teacher.
-        value, u, _, g_y = own_class(job, i, y, own, mass + pull, 0.0, entropy, t, other_rest, f)
+        value, u, _, g_y = own_class(job, i, y, own, mass + pull, 0.0, entropy, t, slope, f)
     if job.z_loss != 0.0:
         shared = shared + job.z_loss * lse * lse
     put_extras(job, i, lse, entropy, own, ptr(room, 4 * CHUNK))
@@ -243,11 +244,9 @@ def wide_row(job, i, y, weight):
         n = min(c - start, CHUNK)
         g = ptr(job.grad, base + start)
         if several:
-            prepare(job, False, base + start, legal + start, n, own, logits, rest, logits, False)
-            exp_prepared(job, logits, rest, own, e, n)
+            exp_logits(job, False, base + start, legal + start, n, own, logits, e, slope)
         if several and teacher:
-            prepare(job, True, base + start, 0, n, other, t, other_rest, t, False)
-            exp_prepared(job, t, other_rest, other, f, n)
+            exp_logits(job, True, base + start, 0, n, other, t, f, slope)
         elif several and job.soft:
             load_shares(job, base + start, t, n)
         w = f if teacher else t
