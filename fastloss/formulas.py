@@ -429,7 +429,7 @@ def quantile_huber_loss(x, y, quantile, delta):
     return loss, grad, hess
 
 
-@elementwise(family="distance", target="real", params=(positive("scale", 1.0),), loss_ulp=3.5, grad_ulp=4.0)
+@elementwise(family="distance", target="real", params=(positive("scale", 1.0),), loss_ulp=3.5, grad_ulp=5.0)
 def cauchy_loss(x, y, scale):
     r = x - y
     a = abs(r)

@@ -413,7 +413,7 @@ _add(
 )
 _add("softmax", "kl_div", "softmax", "distribution", (positive("temperature", 1.0),), loss_ulp=4.5, grad_ulp=6.5)
 _add("softmax", "js_div", "softmax", "distribution", (positive("temperature", 1.0),), loss_ulp=4.5, grad_ulp=5.0)
-_add("softmax", "policy_gradient_loss", "softmax", "action", (finite("entropy_coef", 0.0),), loss_ulp=4.0, grad_ulp=5.0)
+_add("softmax", "policy_gradient_loss", "softmax", "action", (finite("entropy_coef", 0.0),), loss_ulp=4.5, grad_ulp=5.5)
 _add(
     "gather",
     "td_loss",
