@@ -757,6 +757,16 @@ def put_extras(job, i, lse, entropy, own, room):
         job.top[i] = likeliest(job, i, own, room)
 
 
+@apart
+@inline
+def clear_left_out(d, flags, n):
+    """Second derivatives of classes that take no part are 0. Not inlined: LLVM would drop the loop."""
+    for k in range(n):
+        if flags[k] == 0:
+            d[k] = 0.0
+    return 0
+
+
 @inline
 def soft_row(job, i, y, weight):
     """The loss of a row, its weight included, and whether a share is no probability."""
@@ -883,8 +893,7 @@ def soft_row(job, i, y, weight):
             for k in range(n):
                 v[k] = v[k] if flags[k] else 0.0
             if job.curved:
-                for k in range(n):
-                    a.d[k] = a.d[k] if flags[k] else 0.0
+                clear_left_out(a.d, flags, n)
         if job.curved:
             second = ptr(job.hess, base + start)
             for k in range(n):
